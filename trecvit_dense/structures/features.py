@@ -1,0 +1,69 @@
+"""What a backbone takes beside the video (prompt tokens) and what it gives back (features)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass
+class PromptGroup:
+    """Extra tokens that a head adds beside the patch tokens of every frame.
+
+    Args:
+        name: Unique among the groups of one call; the same name returns in :attr:`Features.prompts`.
+        tokens: ``(B, T, Q, C)``.
+        attention: ``'full'``: patches and prompts of a frame all attend to each other. ``'read_only'``: a prompt reads
+            the patches and the tokens of its own item; patches never see it.
+        item_size: Tokens of one item (a point has one; an object may have several); item ``i`` owns the tokens
+            ``i * item_size .. (i + 1) * item_size - 1``.
+        active: ``(B, T, Q)`` bool. Inactive tokens take no part in attention, and their recurrent rows are cleared. None: all.
+        reset: ``(B, T, Q)`` bool. True where a row starts afresh at that frame: no decayed past, input multiplier 1,
+            empty convolution history. None: only the first frame of a call without state.
+    """
+
+    name: str
+    tokens: Tensor
+    attention: str = 'full'
+    item_size: int = 1
+    active: Tensor | None = None
+    reset: Tensor | None = None
+
+
+@dataclass
+class FeatureLevel:
+    """One level of dense features.
+
+    Args:
+        tokens: ``(B, T, h * w, C)`` in raster order.
+        grid: ``(h, w)``.
+        stride: Pixels of the model's input per token, ``(y, x)``. Token ``(i, j)`` is centred on the pixel coordinate
+            ``((j + 0.5) * stride_x, (i + 0.5) * stride_y)``.
+    """
+
+    tokens: Tensor
+    grid: tuple[int, int]
+    stride: tuple[float, float]
+
+    def maps(self) -> Tensor:
+        """``(B, T, h, w, C)`` view of the tokens."""
+        batch, time, _, channels = self.tokens.shape
+        return self.tokens.view(batch, time, *self.grid, channels)
+
+
+@dataclass
+class Features:
+    """Output of every backbone.
+
+    Args:
+        levels: Dense levels in the order of the backbone's ``out_indices``; the last one is the final, normalised one.
+        class_token: ``(B, T, C)`` after the final norm, or None.
+        prompts: Group name to tokens ``(B, T, Q, C)`` after the final norm.
+        prompt_layers: Group name to the un-normalised tokens after each block (``depth`` tensors), filled when asked for.
+    """
+
+    levels: tuple[FeatureLevel, ...]
+    class_token: Tensor | None = None
+    prompts: dict[str, Tensor] = field(default_factory=dict)
+    prompt_layers: dict[str, list[Tensor]] = field(default_factory=dict)
