@@ -1,0 +1,68 @@
+"""VideoPreprocessor: uint8 frames to the normalised, padded batch that a backbone reads, and the way back."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+
+from trecvit_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class VideoPreprocessor(BaseDataPreprocessor):
+    """Resize, normalise and pad on the model's device.
+
+    Args:
+        input_size: ``(H, W)`` to which every frame is stretched, or None to keep the size (TAP-Vid: 256 x 256).
+        value_range: ``'unit'``: RGB in [0, 1] (TRecViT); ``'signed'``: [-1, 1] (TAPNext).
+        pad_multiple: Height and width are padded at the bottom and right, by repeating the edge, to a multiple of this.
+    """
+
+    def __init__(
+        self,
+        input_size: tuple[int, int] | None = None,
+        *,
+        value_range: str = 'unit',
+        pad_multiple: int = 1,
+        non_blocking: bool = False,
+    ) -> None:
+        super().__init__(non_blocking=non_blocking)
+        if value_range not in ('unit', 'signed'):
+            raise ValueError(f"value_range is '{value_range}'; wanted 'unit' ([0, 1]) or 'signed' ([-1, 1])")
+        self.input_size = tuple(input_size) if input_size is not None else None
+        self.value_range = value_range
+        self.pad_multiple = pad_multiple
+
+    def prepare(self, video: Tensor) -> tuple[Tensor, tuple[float, float]]:
+        """``(B, T, 3, H, W)`` uint8 to normalised float ``(B, T, 3, h, w)`` and ``(w / W, h / H)`` before padding."""
+        batch, time, channels, height, width = video.shape
+        frames = video.to(self.device).float().flatten(0, 1)  # (B*T, 3, H, W)
+        scale = (1.0, 1.0)
+        if self.input_size is not None and self.input_size != (height, width):
+            # Bilinear without antialias, half-pixel centres: what the authors of TAPNext feed their model.
+            frames = F.interpolate(frames, self.input_size, mode='bilinear', align_corners=False)
+            scale = (self.input_size[1] / width, self.input_size[0] / height)
+        frames = frames / 127.5 - 1 if self.value_range == 'signed' else frames / 255
+        pad_y, pad_x = (-frames.shape[-2]) % self.pad_multiple, (-frames.shape[-1]) % self.pad_multiple
+        if pad_y or pad_x:
+            frames = F.pad(frames, (0, pad_x, 0, pad_y), mode='replicate')
+        return frames.view(batch, time, channels, *frames.shape[-2:]), scale
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Stack the clips of a batch.
+
+        Raises:
+            ValueError: the clips of one batch differ in length or size.
+        """
+        inputs = data['inputs']
+        if not isinstance(inputs, Tensor):
+            shapes = {tuple(clip.shape) for clip in inputs}
+            if len(shapes) > 1:
+                raise ValueError(
+                    f'clips of one batch differ in shape: {sorted(shapes)}; crop or resize them alike, or use batch_size=1'
+                )
+            inputs = torch.stack(list(inputs))
+        video, scale = self.prepare(inputs)
+        return dict(inputs=video, data_samples=data.get('data_samples'), scale=scale)
