@@ -1,0 +1,301 @@
+"""Checkpoints of our own: safetensors with a json card, and MMEngine ``.pth``; both rebuild their model from the file alone.
+
+Nothing is ever unpickled beyond tensors and plain containers, and nothing in a file is executed. Files are written beside
+their final name and renamed, so a killed job leaves the old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+BOXED = Path(__file__).resolve().parent.parent / 'weights' / 'points.safetensors'
+_METADATA_KEY = 'trecvit_dense'
+_POSITIONS = 'pos_embedding'
+
+
+class CheckpointError(ValueError):
+    """A file that cannot be used as a checkpoint; the message is one line for the user."""
+
+
+@dataclass
+class LoadReport:
+    """What a load or a conversion did, by tensor name.
+
+    Args:
+        loaded: Tensors taken from the file, resized ones included.
+        missing: Tensors of the model that the file does not have.
+        unexpected: Tensors of the file that the model has no place for.
+        resized: ``'name: from -> to'`` for position tables that were interpolated to another grid.
+        dropped: Entries that are left out on purpose (recomputable buffers, optimiser state).
+    """
+
+    loaded: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    resized: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f'loaded {len(self.loaded)}']
+        for title in ('missing', 'unexpected', 'resized', 'dropped'):
+            names = getattr(self, title)
+            lines.append(f'{title} {len(names)}' + ''.join(f'\n  {name}' for name in names))
+        return '\n'.join(lines)
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path in the same folder that replaces ``path`` when the block succeeds and vanishes when it fails."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.tmp', dir=path.parent)
+    os.close(handle)
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(name, 0o666 & ~umask)  # mkstemp makes private files; a checkpoint is an ordinary one
+    try:
+        yield Path(name)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def resolve(path: str | Path) -> Path:
+    """``'boxed'`` or a path, checked to be a file with content.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: a folder or an empty file.
+    """
+    if str(path) == 'boxed':
+        if not BOXED.is_file():
+            raise FileNotFoundError("no weights come with this installation (trecvit_dense/weights/points.safetensors): "
+                                    'name a checkpoint file instead')  # fmt: skip
+        return BOXED
+    path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f'{path} is a folder; name a checkpoint file (.safetensors or .pth) in it')
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path} does not exist ('boxed' names the weights that come with the package)")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f'{path} is empty; write or download it again')
+    return path
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and description of one of our files.
+
+    Returns:
+        ``(state_dict, info)``; ``info`` has ``path``, ``format``, ``config`` (the model's config, or None) and ``card``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: not a checkpoint, truncated, or a pickle that asks for more than tensors.
+    """
+    path = resolve(path)
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
+    if path.suffix == '.npz':
+        raise CheckpointError(f'{path} is an official npz file; convert it first: trecvit convert {path} OUT.safetensors')
+    content = load_torch(path)
+    state = content.get('state_dict', content)
+    if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} holds no 'state_dict' with tensors; it is not a checkpoint of a model")
+    meta = content.get('meta') if isinstance(content.get('meta'), dict) else {}
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    return tensors, {'path': str(path), 'format': 'pth', 'config': _config_of(meta), 'card': {}}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework='pt') as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise CheckpointError(f'{path} is not a safetensors file or is truncated: {_first_line(error)}') from None
+    try:
+        described = json.loads(metadata.get(_METADATA_KEY, '{}'))
+    except json.JSONDecodeError:
+        raise CheckpointError(f'{path}: the description in its header is not json; convert the weights again') from None
+    return tensors, {
+        'path': str(path),
+        'format': 'safetensors',
+        'config': described.get('config'),
+        'card': described.get('card', {}),
+    }
+
+
+def load_torch(path: Path) -> dict[str, Any]:
+    """``torch.load`` of tensors and plain containers only.
+
+    Raises:
+        CheckpointError: another kind of file, a truncated one, or one that names a foreign global (which is not run).
+    """
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError ... for bad files
+        match = re.search(r'(?:GLOBAL|global|type) ([\w.]+(?:\.[\w]+)+)', str(error))
+        if match:
+            raise CheckpointError(f"{path} asks for the global '{match.group(1)}'; refused, nothing was run: "
+                                  'only tensors and plain containers are read') from None  # fmt: skip
+        raise CheckpointError(f'{path} is not a torch checkpoint or is truncated: {_first_line(error)}') from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f'{path} holds a {type(content).__name__}; wanted a dictionary with the weights')
+    return content
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def _config_of(meta: dict[str, Any]) -> dict[str, Any] | None:
+    """The model's config from MMEngine's ``meta``: ``model`` (json or dict), else the ``model = ...`` of the text in ``cfg``."""
+    model = meta.get('model')
+    if isinstance(model, str):
+        return json.loads(model)
+    if isinstance(model, dict):
+        return model
+    text = meta.get('cfg')
+    return parse_config_text(text).get('model') if isinstance(text, str) else None
+
+
+def parse_config_text(text: str) -> dict[str, Any]:
+    """Assignments of literals and ``dict(...)`` in MMEngine's ``Config.pretty_text``, read without running it."""
+    values: dict[str, Any] = {}
+    try:
+        statements = ast.parse(text).body
+    except SyntaxError:
+        return values
+    for node in statements:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            with contextlib.suppress(ValueError):
+                values[node.targets[0].id] = _literal(node.value)
+    return values
+
+
+def _literal(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
+        return {keyword.arg: _literal(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Dict):
+        return {_literal(key): _literal(value) for key, value in zip(node.keys, node.values, strict=True)}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_literal(item) for item in node.elts]
+    return ast.literal_eval(node)
+
+
+def save_model(model: nn.Module, model_cfg: dict[str, Any], path: str | Path, card: dict[str, Any] | None = None) -> Path:
+    """Write ``path`` (safetensors, config and card in its header) and the card beside it as ``<stem>.json``.
+
+    Args:
+        model_cfg: What ``MODELS.build`` takes; plain values only.
+        card: Anything a reader should know: data, commands, hours, hardware, scores, limits.
+    """
+    return save_weights(model.state_dict(), model_cfg, path, card)
+
+
+def save_weights(
+    state: dict[str, Tensor], model_cfg: dict[str, Any], path: str | Path, card: dict[str, Any] | None = None
+) -> Path:
+    """:func:`save_model` for a state dict."""
+    path = Path(path)
+    if path.suffix != '.safetensors':
+        raise ValueError(f"weights are written as safetensors: got '{path.name}', wanted a name ending in .safetensors")
+    described = {'config': json.loads(json.dumps(model_cfg)), 'card': card or {}}
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={'format': 'pt', _METADATA_KEY: json.dumps(described)})
+    with atomic_path(path.with_suffix('.json')) as temporary:
+        parameters = sum(value.numel() for value in tensors.values())
+        temporary.write_text(json.dumps({**described['card'], 'parameters': parameters, 'model': described['config']}, indent=2) + '\n')
+    return path
+
+
+def load_model(path: str | Path, device: torch.device | str = 'cpu') -> nn.Module:
+    """Rebuild a model from its file alone, in eval mode.
+
+    Args:
+        path: A file of :func:`save_model`, an MMEngine ``.pth``, or ``'boxed'``: the weights that come with the package.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: not a checkpoint, without a config, with NaN, or with other tensors than its config asks for.
+    """
+    from trecvit_dense.registry import MODELS, use_scope
+
+    state, info = read_checkpoint(path)
+    if not isinstance(info['config'], dict):
+        raise CheckpointError(f'{info["path"]} does not carry the config of its model; official files: trecvit convert')
+    use_scope()
+    model = MODELS.build(dict(info['config']))
+    load_state(model, state, name=info['path'])
+    return model.to(device).eval()
+
+
+def check_finite(state: dict[str, Tensor], name: str) -> None:
+    """Refuse weights with NaN or infinity, naming the tensor."""
+    for key, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            bad = int((~torch.isfinite(value)).sum())
+            raise CheckpointError(f"{name}: tensor '{key}' has {bad} values that are NaN or infinite; the file is not usable")
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor], *, name: str = 'checkpoint', strict: bool = True) -> LoadReport:
+    """Load weights of our names into ``model``; position tables of another grid are interpolated.
+
+    Args:
+        name: What to call the file in messages.
+        strict: Refuse missing and unexpected tensors.
+
+    Raises:
+        CheckpointError: NaN; another architecture, named by the config field that differs; other tensors (strict).
+    """
+    from .architecture import describe, first_difference
+
+    check_finite(state, name)
+    own = model.state_dict()
+    difference = first_difference(describe(state), describe(own))
+    if difference:
+        raise CheckpointError(f'{name} holds another architecture: {difference}')
+    report = LoadReport(missing=sorted(own.keys() - state.keys()), unexpected=sorted(state.keys() - own.keys()))
+    if strict and (report.missing or report.unexpected):
+        example = (report.missing or report.unexpected)[0]
+        raise CheckpointError(f'{name} does not fit the model: {len(report.missing)} tensors missing and '
+                              f"{len(report.unexpected)} unexpected, e.g. '{example}'")  # fmt: skip
+    fitted = {}
+    for key in own.keys() & state.keys():
+        fitted[key] = fit_positions(state[key], own[key], key, report) if key.endswith(_POSITIONS) else state[key]
+        if fitted[key].shape != own[key].shape:
+            raise CheckpointError(f"{name}: tensor '{key}' has shape {tuple(state[key].shape)}; "
+                                  f'the model wants {tuple(own[key].shape)}')  # fmt: skip
+    report.loaded = sorted(fitted)
+    model.load_state_dict({**own, **fitted})
+    return report
+
+
+def fit_positions(table: Tensor, wanted: Tensor, key: str, report: LoadReport) -> Tensor:
+    """Interpolate a learned ``(1, h * w, C)`` table to the wanted number of tokens (square grids); notes it in the report."""
+    if table.shape == wanted.shape or table.ndim != 3 or table.shape[-1] != wanted.shape[-1]:
+        return table
+    old, new = round(table.shape[1] ** 0.5), round(wanted.shape[1] ** 0.5)
+    if old * old != table.shape[1] or new * new != wanted.shape[1]:
+        return table
+    grid = table.float().unflatten(1, (old, old)).permute(0, 3, 1, 2)  # (1, C, h, w)
+    grid = nn.functional.interpolate(grid, size=(new, new), mode='bicubic', align_corners=False)
+    report.resized.append(f'{key}: {old}x{old} -> {new}x{new}')
+    return grid.flatten(2).transpose(1, 2).to(table.dtype)  # (1, h * w, C)
