@@ -1,7 +1,6 @@
-"""Checkpoints of our own: safetensors with a json card, and MMEngine ``.pth``; both rebuild their model from the file alone.
+"""Checkpoints of our own: safetensors with a json card, and MMEngine ``.pth``. Both rebuild their model by themselves.
 
-Nothing is ever unpickled beyond tensors and plain containers, and nothing in a file is executed. Files are written beside
-their final name and renamed, so a killed job leaves the old file or the new one, never half of one.
+Nothing is ever unpickled beyond tensors and plain containers, and nothing in a file is executed.
 """
 
 from __future__ import annotations
@@ -9,10 +8,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
-import os
 import re
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from trecvit_dense.io.atomic import atomic_path
 
 BOXED = Path(__file__).resolve().parent.parent / 'weights' / 'points.safetensors'
 _METADATA_KEY = 'trecvit_dense'
@@ -57,25 +55,6 @@ class LoadReport:
         return '\n'.join(lines)
 
 
-@contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the same folder that replaces ``path`` when the block succeeds and vanishes when it fails."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.tmp', dir=path.parent)
-    os.close(handle)
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(name, 0o666 & ~umask)  # mkstemp makes private files; a checkpoint is an ordinary one
-    try:
-        yield Path(name)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
-
-
 def resolve(path: str | Path) -> Path:
     """``'boxed'`` or a path, checked to be a file with content.
 
@@ -85,14 +64,18 @@ def resolve(path: str | Path) -> Path:
     """
     if str(path) == 'boxed':
         if not BOXED.is_file():
-            raise FileNotFoundError("no weights come with this installation (trecvit_dense/weights/points.safetensors): "
-                                    'name a checkpoint file instead')  # fmt: skip
+            raise FileNotFoundError(
+                f"'boxed' weights are not in this installation (no {BOXED.name} in trecvit_dense/weights); "
+                f'name a checkpoint file'
+            )
         return BOXED
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f'{path} is a folder; name a checkpoint file (.safetensors or .pth) in it')
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} does not exist ('boxed' names the weights that come with the package)")
+        raise FileNotFoundError(
+            f"checkpoint {path} does not exist; name a file, or 'boxed' for the weights in the package"
+        )
     if path.stat().st_size == 0:
         raise CheckpointError(f'{path} is empty; write or download it again')
     return path
@@ -102,7 +85,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     """Tensors and description of one of our files.
 
     Returns:
-        ``(state_dict, info)``; ``info`` has ``path``, ``format``, ``config`` (the model's config, or None) and ``card``.
+        ``(state_dict, info)``; ``info`` has ``path``, ``format``, ``config`` (of the model, or None) and ``card``.
 
     Raises:
         FileNotFoundError: no such file.
@@ -112,7 +95,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
     if path.suffix == '.npz':
-        raise CheckpointError(f'{path} is an official npz file; convert it first: trecvit convert {path} OUT.safetensors')
+        raise CheckpointError(
+            f'{path} is an npz file; convert official weights first: trecvit convert {path} OUT.safetensors'
+        )
     content = load_torch(path)
     state = content.get('state_dict', content)
     if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
@@ -165,7 +150,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _config_of(meta: dict[str, Any]) -> dict[str, Any] | None:
-    """The model's config from MMEngine's ``meta``: ``model`` (json or dict), else the ``model = ...`` of the text in ``cfg``."""
+    """The model's config from MMEngine's ``meta``: the entry ``model``, else ``model = ...`` of the text in ``cfg``."""
     model = meta.get('model')
     if isinstance(model, str):
         return json.loads(model)
@@ -199,7 +184,9 @@ def _literal(node: ast.expr) -> Any:
     return ast.literal_eval(node)
 
 
-def save_model(model: nn.Module, model_cfg: dict[str, Any], path: str | Path, card: dict[str, Any] | None = None) -> Path:
+def save_model(
+    model: nn.Module, model_cfg: dict[str, Any], path: str | Path, card: dict[str, Any] | None = None
+) -> Path:
     """Write ``path`` (safetensors, config and card in its header) and the card beside it as ``<stem>.json``.
 
     Args:
@@ -218,11 +205,13 @@ def save_weights(
         raise ValueError(f"weights are written as safetensors: got '{path.name}', wanted a name ending in .safetensors")
     described = {'config': json.loads(json.dumps(model_cfg)), 'card': card or {}}
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={'format': 'pt', _METADATA_KEY: json.dumps(described)})
     with atomic_path(path.with_suffix('.json')) as temporary:
-        parameters = sum(value.numel() for value in tensors.values())
-        temporary.write_text(json.dumps({**described['card'], 'parameters': parameters, 'model': described['config']}, indent=2) + '\n')
+        numbers = sum(value.numel() for value in tensors.values())
+        text = json.dumps({**described['card'], 'parameters': numbers, 'model': described['config']}, indent=2)
+        temporary.write_text(text + '\n')
     return path
 
 
@@ -230,7 +219,7 @@ def load_model(path: str | Path, device: torch.device | str = 'cpu') -> nn.Modul
     """Rebuild a model from its file alone, in eval mode.
 
     Args:
-        path: A file of :func:`save_model`, an MMEngine ``.pth``, or ``'boxed'``: the weights that come with the package.
+        path: A file of :func:`save_model`, an MMEngine ``.pth``, or ``'boxed'``: the weights in the package.
 
     Raises:
         FileNotFoundError: no such file.
@@ -252,10 +241,12 @@ def check_finite(state: dict[str, Tensor], name: str) -> None:
     for key, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             bad = int((~torch.isfinite(value)).sum())
-            raise CheckpointError(f"{name}: tensor '{key}' has {bad} values that are NaN or infinite; the file is not usable")
+            raise CheckpointError(f"{name}: tensor '{key}' has {bad} values that are NaN or infinite; not usable")
 
 
-def load_state(model: nn.Module, state: dict[str, Tensor], *, name: str = 'checkpoint', strict: bool = True) -> LoadReport:
+def load_state(
+    model: nn.Module, state: dict[str, Tensor], *, name: str = 'checkpoint', strict: bool = True
+) -> LoadReport:
     """Load weights of our names into ``model``; position tables of another grid are interpolated.
 
     Args:
@@ -289,7 +280,7 @@ def load_state(model: nn.Module, state: dict[str, Tensor], *, name: str = 'check
 
 
 def fit_positions(table: Tensor, wanted: Tensor, key: str, report: LoadReport) -> Tensor:
-    """Interpolate a learned ``(1, h * w, C)`` table to the wanted number of tokens (square grids); notes it in the report."""
+    """Interpolate a learned ``(1, h * w, C)`` table to the wanted number of tokens (square grids), and report it."""
     if table.shape == wanted.shape or table.ndim != 3 or table.shape[-1] != wanted.shape[-1]:
         return table
     old, new = round(table.shape[1] ** 0.5), round(wanted.shape[1] ** 0.5)

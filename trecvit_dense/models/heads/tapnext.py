@@ -1,10 +1,10 @@
 """TAPNextHead: points are tokens beside the patches, coordinates are read from bins (TAPNext, arXiv 2504.05579).
 
-A query is one token per frame: *unknown* before its frame, *point query + position* on it, *mask* after it. The answer is
-decoded from the same token after the backbone. Nothing but the backbone's recurrent rows remembers a point.
+A query is one token per frame: *unknown* before its frame, *point query + position* on it, *mask* after it. The answer
+is decoded from the same token after the backbone. Nothing but the backbone's recurrent rows remembers a point.
 
-Coordinates inside are ``(y, x)`` in *model space*: ``num_bins * bin_size`` units along each image axis (256 in the released
-weights), whatever the size of the input. The head takes and gives ``xy`` in pixels of the model input.
+Coordinates inside are ``(y, x)`` in *model space*: ``num_bins * bin_size`` units along each image axis (256 in the
+released weights), whatever the size of the input. The head takes and gives ``xy`` in pixels of the model input.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def sample_axis(table: Tensor, position: Tensor, *, border: str) -> tuple[Tensor
 def position_encoding(yx: Tensor, image_size: tuple[int, int], dim: int, *, border: str = 'clamp') -> Tensor:
     """Two-dimensional sin-cos encoding of pixel positions, ``(..., dim)``: x in the first half of the channels, then y.
 
-    Bilinear sampling of the table over all pixels (centres at +0.5). The table is separable, so one row per axis replaces
-    the official buffer of ``H * W * dim`` numbers.
+    Bilinear sampling of the table over all pixels (centres at +0.5). The table is separable, so one table per axis
+    replaces the official buffer of ``H * W * dim`` numbers.
 
     Args:
         yx: ``(..., 2)`` pixels of an image of ``image_size`` ``(H, W)``.
@@ -125,16 +125,17 @@ class TAPNextHead(Head):
         backbone_channels: Given by the perceiver.
         image_size: ``(H, W)`` of the position table of the queries; inputs of another size are scaled to it.
         num_bins: Coordinate bins per axis.
-        bin_size: Model-space units per bin; ``num_bins * bin_size`` spans the image. Losses and thresholds are in these.
+        bin_size: Model-space units per bin; ``num_bins * bin_size`` spans the image. Losses are in these units.
         soft_argmax_threshold: Bins.
         softmax_temperature: See :func:`truncated_soft_argmax`.
-        numerics: ``'jax'`` (weights trained in JAX: TAPNext, BootsTAPNext, and from scratch) or ``'torch'`` (TAPNext++).
+        numerics: ``'jax'`` (TAPNext and BootsTAPNext were trained in JAX) or ``'torch'`` (TAPNext++ was in torch).
         border: ``'clamp'``, or ``'zero'`` as the official torch program; see :func:`position_encoding`.
         attention: ``'full'`` (the released weights need it) or ``'read_only'`` (points do not disturb one another).
         certainty_radius: Bins.
         use_certainty: A point is visible only if visibility times certainty exceeds one half.
         official_certainty: The transposed disc of the official torch program.
-        loss: Config of the loss; it reads all layers when the backbone gives them.
+        loss: Config of the loss; it reads all layers when the backbone gives them. With a ``certainty_weight`` a third
+            MLP learns certainty; without (the released weights) it is read off the bins.
 
     Raises:
         ValueError: a named option has another value.
@@ -171,18 +172,16 @@ class TAPNextHead(Head):
         self.num_bins, self.bin_size = num_bins, bin_size
         self.border, self.attention = border, attention
         self.use_certainty = use_certainty
-        self.locate = partial(
-            truncated_soft_argmax, threshold=soft_argmax_threshold, temperature=softmax_temperature
-        )
-        self.certainty = partial(
-            certainty_in_disc, radius=certainty_radius, official_transposed=official_certainty
-        )
+        self.locate = partial(truncated_soft_argmax, threshold=soft_argmax_threshold, temperature=softmax_temperature)
+        self.certainty = partial(certainty_in_disc, radius=certainty_radius, official_transposed=official_certainty)
         self.mask_token = nn.Parameter(torch.empty(dim))
         self.unknown_token = nn.Parameter(torch.empty(dim))
         self.point_query_token = nn.Parameter(torch.empty(dim))
         self.coordinate_head = token_mlp(dim, hidden_dim, 2 * num_bins, numerics)
         self.visible_head = token_mlp(dim, hidden_dim, 1, numerics)
         self.loss_terms = MODELS.build(loss or dict(type='TAPNextLoss'))
+        learnt = self.loss_terms.weights['certainty'] > 0
+        self.certainty_head = token_mlp(dim, hidden_dim, 1, numerics) if learnt else None
         for token in (self.mask_token, self.unknown_token, self.point_query_token):
             nn.init.normal_(token, std=dim**-0.5)
 
@@ -208,7 +207,8 @@ class TAPNextHead(Head):
 
     def query_tokens(self, query_xy: Tensor, input_size: tuple[int, int]) -> Tensor:
         """Point query tokens ``(B, Q, C)`` for ``(B, Q, 2)`` pixels of the model input."""
-        yx = query_xy.flip(-1) * query_xy.new_tensor([own / size for own, size in zip(self.image_size, input_size)])
+        ratio = [own / size for own, size in zip(self.image_size, input_size, strict=True)]
+        yx = query_xy.flip(-1) * query_xy.new_tensor(ratio)
         return self.point_query_token + position_encoding(yx, self.image_size, self.dim, border=self.border)
 
     def prompts(self, state: RecurrentState, num_frames: int, input_size: tuple[int, int]) -> list[PromptGroup]:
@@ -225,11 +225,18 @@ class TAPNextHead(Head):
     # ------------------------------------------------------------------------------------------------- reading
 
     def decode(self, tokens: Tensor) -> dict[str, Tensor]:
-        """Estimate from tokens ``(B, T, Q, C)``: ``yx`` (model space), ``logits`` ``(B, T, Q, 2, K)``, ``visible_logits``."""
+        """Estimate from tokens ``(B, T, Q, C)``.
+
+        Returns:
+            ``yx`` ``(B, T, Q, 2)`` in model space, ``logits`` ``(B, T, Q, 2, num_bins)``, ``visible_logits``
+            ``(B, T, Q)``, and ``certainty_logits`` where certainty is learnt.
+        """
         logits = self.coordinate_head(tokens).unflatten(-1, (2, self.num_bins)).float()  # (B, T, Q, 2, K)
-        return dict(
-            yx=self.locate(logits) * self.bin_size, logits=logits, visible_logits=self.visible_head(tokens)[..., 0].float()
-        )
+        visible_logits = self.visible_head(tokens)[..., 0].float()
+        estimate = dict(yx=self.locate(logits) * self.bin_size, logits=logits, visible_logits=visible_logits)
+        if self.certainty_head is not None:
+            estimate['certainty_logits'] = self.certainty_head(tokens)[..., 0].float()
+        return estimate
 
     def forward(
         self, features: Features, state: RecurrentState, input_size: tuple[int, int]
@@ -244,7 +251,7 @@ class TAPNextHead(Head):
         final = estimates[-1]
         visible_logits, certainty = final['visible_logits'], None
         if not self.training:
-            certainty = self.certainty(final['logits'], final['yx'] / self.bin_size)
+            certainty = self._certainty(final)
             if self.use_certainty:
                 visible_logits = (visible_logits.sigmoid() * certainty).clamp(1e-6, 1 - 1e-6).logit()
         size_yx = final['yx'].new_tensor(input_size)
@@ -256,6 +263,11 @@ class TAPNextHead(Head):
             extras=dict(estimates=estimates, input_size=tuple(input_size)),
         )
         return output, RecurrentState({**state, 'frame': state['frame'] + num_frames})
+
+    def _certainty(self, estimate: dict[str, Tensor]) -> Tensor:
+        if 'certainty_logits' in estimate:
+            return estimate['certainty_logits'].sigmoid()
+        return self.certainty(estimate['logits'], estimate['yx'] / self.bin_size)
 
     def loss(self, output: PointOutput, samples: list[VideoSample], scale: tuple[float, float]) -> dict[str, Tensor]:
         """Losses of every layer on the frames from each query on; targets are the samples' tracks."""

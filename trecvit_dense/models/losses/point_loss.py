@@ -1,7 +1,7 @@
 """Losses of a point tracker with coordinate bins (TAPNext, arXiv 2504.05579; TAPNext++, arXiv 2604.10582).
 
-Coordinates are ``(y, x)`` in *model space*: ``num_bins * bin_size`` units along each axis of the image, 256 in the released
-models. Element-wise functions return ``(B, T, Q)``; :class:`TAPNextLoss` masks, weighs and adds them.
+Coordinates are ``(y, x)`` in *model space*: ``num_bins * bin_size`` units along each axis of the image, 256 in the
+released models. Element-wise functions return ``(B, T, Q)``; :class:`TAPNextLoss` masks, weighs and adds them.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class TAPNextLoss(nn.Module):
         huber_weight, ce_weight, visibility_weight: 0.1, 1, 1 in the released training helper.
         certainty_weight: Weight of :func:`certainty_bce`, for a head with a certainty output.
         occluded_weight: Weight of position losses on occluded points; 0 in TAPNext, 0.2 in TAPNext++.
-        layer_weight: Weight of the mean of all layers' losses, or one weight per layer. The paper supervises every layer;
-            its weights are not public, 1 is ours.
+        layer_weight: Weight of the mean of all layers' losses, or one weight per layer. The paper supervises every
+            layer; its weights are not public, 1 is ours.
         official_unmasked_ce: The released torch helper averages the cross-entropy over all points, visible or not: a
             default reduction returns a scalar before the mask is applied.
     """
@@ -89,9 +89,7 @@ class TAPNextLoss(nn.Module):
         official_unmasked_ce: bool = False,
     ) -> None:
         super().__init__()
-        self.weights = dict(
-            huber=huber_weight, ce=ce_weight, visibility=visibility_weight, certainty=certainty_weight
-        )
+        self.weights = dict(huber=huber_weight, ce=ce_weight, visibility=visibility_weight, certainty=certainty_weight)
         self.occluded_weight = occluded_weight
         self.layer_weight = layer_weight
         self.official_unmasked_ce = official_unmasked_ce
@@ -102,10 +100,10 @@ class TAPNextLoss(nn.Module):
         """Unweighted scalars of one estimate.
 
         Args:
-            estimate: ``yx`` ``(B, T, Q, 2)``, ``logits`` ``(B, T, Q, 2, K)``, ``visible_logits`` ``(B, T, Q)`` and perhaps
-                ``certainty_logits``.
+            estimate: ``yx`` ``(B, T, Q, 2)``, ``logits`` ``(B, T, Q, 2, K)``, ``visible_logits`` ``(B, T, Q)`` and
+                perhaps ``certainty_logits``.
             target_yx: ``(B, T, Q, 2)``; ``visible``: ``(B, T, Q)``.
-            mask: ``(B, T, Q)``, False where nothing is known or asked (padding, frames before the query). None: all count.
+            mask: ``(B, T, Q)``, False where nothing is known or asked (padding, before the query). None: all count.
         """
         counted = torch.ones_like(visible, dtype=torch.float32) if mask is None else mask.float()
         seen = visible.float()
