@@ -41,7 +41,7 @@ class VideoPerceiver(BaseModel):
         self.backbone = MODELS.build(backbone)
         built = {}
         for task, head in heads.items():
-            built[task] = MODELS.build(dict(head, backbone_channels=self.backbone.out_channels))
+            built[task] = MODELS.build(dict(head, backbone_channels=self.backbone.out_channels, backbone_strides=self.backbone.strides))
             if built[task].requires_prompts and not self.backbone.supports_prompts:
                 raise ValueError(
                     f'{head["type"]} adds prompt tokens, but {backbone["type"]} takes none; '
@@ -95,18 +95,6 @@ class VideoPerceiver(BaseModel):
         return kept
 
     # ---------------------------------------------------------------------------------------------- MMEngine
-
-    def train_step(self, data: dict, optim_wrapper: Any) -> dict[str, Tensor]:
-        with optim_wrapper.optim_context(self):
-            losses = self(**self.data_preprocessor(data, True), mode='loss')
-        total, log = self.parse_losses(losses)
-        optim_wrapper.update_params(total)
-        return log
-
-    def val_step(self, data: dict) -> list[VideoSample]:
-        return self(**self.data_preprocessor(data, False), mode='predict')
-
-    test_step = val_step
 
     def forward(
         self,

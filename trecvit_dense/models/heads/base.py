@@ -21,6 +21,12 @@ class Head(nn.Module):
 
     requires_prompts = False
 
+    def __init__(self, backbone_channels: tuple[int, ...] = (), backbone_strides: tuple[tuple[float, float], ...] = ()) -> None:
+        """The perceiver passes channels and ``(y, x)`` strides of the backbone's levels to every head it builds."""
+        super().__init__()
+        self.backbone_channels = tuple(backbone_channels)
+        self.backbone_strides = tuple(backbone_strides)
+
     def begin(self, batch_size: int, device: torch.device | str, **queries: Any) -> RecurrentState:
         """The head's part of the state before the first frame."""
         return RecurrentState()
