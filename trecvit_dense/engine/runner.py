@@ -1,0 +1,87 @@
+"""MMEngine's Runner with its rough edges off: quiet on the console, files that are never half written."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from typing import Any
+
+import mmengine
+import torch
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+
+from trecvit_dense import __version__
+from trecvit_dense.registry import RUNNERS
+
+_NOISE = (
+    'has no metainfo',
+    'Failed to search registry',
+    'Did not find last_checkpoint',
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+)
+
+
+class _Console(logging.Filter):
+    """Keeps remarks that no user can act on out of the terminal; the log file has them all."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return not any(text in message for text in _NOISE)
+
+
+def versions() -> dict[str, str]:
+    """The environment in a few words: what a bug report needs first."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
+    return {
+        'trecvit_dense': __version__,
+        'python': platform.python_version(),
+        'torch': torch.__version__,
+        'mmengine': mmengine.__version__,
+        'platform': platform.platform(),
+        'device': device,
+    }
+
+
+@RUNNERS.register_module()
+class TrecvitRunner(Runner):
+    """Runner whose console shows warnings only (the progress hook speaks instead) and whose log file has everything.
+
+    ``cfg.verbose = True`` brings MMEngine's console output back.
+    """
+
+    def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any) -> MMLogger:
+        logger = super().build_logger(log_level, log_file, **kwargs)
+        console = logger.handlers[0]
+        if not self.cfg.get('verbose', False):
+            console.setLevel(max(console.level, logging.WARNING))
+            console.addFilter(_Console())
+        return logger
+
+    def _log_env(self, env_cfg: dict) -> None:
+        lines = [f'{key}: {value}' for key, value in {**versions(), 'seed': self.seed}.items()]
+        self.logger.info('Environment:\n    ' + '\n    '.join(lines))
+        self.logger.info(f'Config:\n{self.cfg.pretty_text}')
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics of the weights as they are after :meth:`train`: on the test set, or the validation set if there is none.
+
+        MMEngine's own ``val`` and ``test`` call ``before_run`` again, which makes EMAHook forget its average.
+        """
+        if self._test_loop is not None:
+            self._test_loop = self.build_test_loop(self._test_loop)
+            return self.test_loop.run()
+        if self._val_loop is None:
+            raise ValueError('the config has neither a test nor a val set (test_evaluator, val_evaluator)')
+        return self.val_loop.run()
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Written under another name first: a killed run leaves the old file or the new one."""
+        if self.rank != 0:
+            return super().save_checkpoint(out_dir, filename, *args, **kwargs)
+        partial = f'.{filename}.partial'
+        super().save_checkpoint(out_dir, partial, *args, **kwargs)
+        os.replace(os.path.join(out_dir, partial), os.path.join(out_dir, filename))
+        return None
