@@ -1,0 +1,458 @@
+"""TRecViT: gated linear recurrence over time, self-attention over space, MLP over channels (arXiv 2412.14294).
+
+Every block first mixes each token with its own past (a recurrence per spatial position, parameters shared over space),
+then mixes the tokens of a frame. Time therefore enters only through a state of constant size, and a clip is the same as
+its frames fed one by one. With ``temporal_mlp=True`` and ``lru_width=embed_dim`` this is the trunk of TAPNext
+(arXiv 2504.05579).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from trecvit_dense.models.layers.attention import SpatialBlock
+from trecvit_dense.models.layers.embedding import ConvStem, LearnedPosition, PatchEmbed, SinCosPosition
+from trecvit_dense.models.layers.recurrent_block import RecurrentBlock
+from trecvit_dense.registry import MODELS, nearest
+from trecvit_dense.structures import FeatureLevel, Features, PromptGroup, RecurrentState
+
+# name: (embed_dim, depth, mlp_dim, num_heads), the ViT family of big_vision
+VARIANTS: dict[str, tuple[int, int, int, int]] = {
+    'mu': (32, 1, 128, 2),
+    'Ti': (192, 12, 768, 3),
+    'S': (384, 12, 1536, 6),
+    'M': (512, 12, 2048, 8),
+    'B': (768, 12, 3072, 12),
+    'L': (1024, 24, 4096, 16),
+    'So400m': (1152, 27, 4304, 16),
+    'H': (1280, 32, 5120, 16),
+    'g': (1408, 40, 6144, 16),
+    'g-opt': (1536, 40, 6144, 16),
+    'G': (1664, 48, 8192, 16),
+    'G-opt': (1536, 48, 8192, 16),
+    'e': (1792, 56, 15360, 16),
+}
+
+
+@dataclass
+class _Stream:
+    """Token groups that go through the blocks as one tensor, side by side along N.
+
+    The first stream holds the patches and the prompts that patches may see; every read-only group is a stream of its
+    own, so that no patch number depends on it, not even through the order of a sum.
+    """
+
+    keys: list[str]
+    sizes: list[int]
+    tokens: Tensor  # (B, T, N, C)
+    reset: Tensor | None = None  # (B, T, N)
+    active: Tensor | None = None  # (B, T, N)
+    item_size: int = 1
+
+    def split(self, x: Tensor, dim: int = 2) -> dict[str, Tensor]:
+        return dict(zip(self.keys, x.split(self.sizes, dim=dim), strict=True))
+
+
+class TRecViTBlock(nn.Module):
+    """Temporal block, then spatial block, over all streams of tokens."""
+
+    def __init__(self, temporal: RecurrentBlock, spatial: SpatialBlock) -> None:
+        super().__init__()
+        self.temporal = temporal
+        self.spatial = spatial
+
+    def forward(
+        self, tokens: list[Tensor], states: list[dict[str, Tensor] | None], streams: list[_Stream], num_patches: int
+    ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+        """``tokens`` and ``states`` of all streams after this block; streams after the first read its patches."""
+        new_tokens, new_states, memory = [], [], None
+        for x, state, stream in zip(tokens, states, streams, strict=True):
+            x, state = self.temporal(x, state, reset=stream.reset, active=stream.active)
+            x, keys_values = self.spatial(x, memory, item_size=stream.item_size, active=stream.active)
+            if memory is None:
+                memory = tuple(part[:, :, :num_patches] for part in keys_values)
+            new_tokens.append(x)
+            new_states.append(state)
+        return new_tokens, new_states
+
+
+@MODELS.register_module()
+class TRecViT(nn.Module):
+    """The TRecViT backbone.
+
+    Sizes come from a variant name (``'mu' 'Ti' 'S' 'M' 'B' 'L' 'So400m' 'H' 'g' 'g-opt' 'G' 'G-opt' 'e'``, with a patch
+    size if wanted: ``'B/8'``) or from ``embed_dim``, ``depth``, ``num_heads`` and ``mlp_dim``, which also override single
+    fields of a variant. The defaults are those of the released Kinetics-400 model, less its class token.
+
+    State (``RecurrentState``, batch first, rows ``N`` in token order, class token first):
+
+    - ``blocks.{l}.patch.rg_lru`` ``(B, N, L)`` float32 and ``blocks.{l}.patch.conv`` ``(B, conv_width - 1, N, L)``,
+    - ``blocks.{l}.prompt.{name}.rg_lru`` and ``.conv``: the same for a prompt group.
+
+    A group that the state does not know starts afresh on the first frame of the call. Groups of an earlier call that
+    are not passed again are forgotten.
+
+    Args:
+        variant: Name in the table above, optionally ``'/patch'``.
+        embed_dim: Token width ``C``.
+        depth: Number of blocks.
+        num_heads: Attention heads, and blocks of the recurrent gates.
+        mlp_dim: Hidden width of the MLPs; None is ``4 * embed_dim``.
+        patch_size: Pixels per token, an int or ``(h, w)``; None is that of the variant's name, else 16.
+        image_size: Input size, an int or ``(h, w)``, whose grid the learned position table has. Other sizes are
+            welcome: the table is interpolated.
+        state_multiplier: Recurrent width ``L`` in units of ``embed_dim``.
+        lru_width: ``L`` itself; overrides ``state_multiplier``.
+        temporal_mlp: Add Griffin's gated MLP of ``mlp_dim`` to every temporal block (TAPNext).
+        conv_width: Taps of the temporal convolution.
+        min_rad: Smallest decay at initialisation: 0.5 in the released code, 0.6 in the paper, 0.9 in TAPNext.
+        position: ``'learned'`` or ``'sincos2d'``.
+        class_token: Prepend a learned token, without position, which is recurrent as any other.
+        stem: ``'patch'``: one convolution of the patch's size. ``'conv'``: a stack of stride-2 convolutions
+            (arXiv 2106.14881); its maps are extra levels.
+        stem_channels: Widths of the convolutional stem at strides 2, 4, ... ``patch_size``; None doubles to ``embed_dim``.
+        stem_levels: Strides at which maps of the convolutional stem become levels, ascending.
+        out_indices: Blocks whose patch tokens become levels, ascending, negative from the end; the last must be the
+            final block. None: the final block only. The final level is normalised, earlier ones are not.
+        layer_norm_eps: Epsilon inside the spatial blocks.
+        encoder_norm_eps: Epsilon of the final norm: 1e-6 in JAX, 1e-5 in the torch TAPNext.
+        gelu: GELU of the spatial MLPs, ``'tanh'`` (JAX) or ``'erf'`` (torch TAPNext).
+        drop_path_rate: Stochastic depth of the last block, growing linearly from 0.
+        checkpointing: Recompute blocks in the backward pass instead of keeping their activations.
+
+    Attributes:
+        embed_dim: ``C``. out_channels, strides: width and ``(y, x)`` pixels per token of every level, stem levels first.
+
+    Raises:
+        ValueError: sizes that do not fit each other; the message says which.
+    """
+
+    causal = True
+    supports_prompts = True
+
+    def __init__(
+        self,
+        variant: str | None = None,
+        *,
+        embed_dim: int | None = None,
+        depth: int | None = None,
+        num_heads: int | None = None,
+        mlp_dim: int | None = None,
+        patch_size: int | Sequence[int] | None = None,
+        image_size: int | Sequence[int] = 224,
+        state_multiplier: int = 2,
+        lru_width: int | None = None,
+        temporal_mlp: bool = False,
+        conv_width: int = 4,
+        min_rad: float = 0.5,
+        position: str = 'learned',
+        class_token: bool = False,
+        stem: str = 'patch',
+        stem_channels: Sequence[int] | None = None,
+        stem_levels: Sequence[int] = (4,),
+        out_indices: Sequence[int] | None = None,
+        layer_norm_eps: float = 1e-6,
+        encoder_norm_eps: float = 1e-6,
+        gelu: str = 'tanh',
+        drop_path_rate: float = 0.0,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        embed_dim, depth, num_heads, mlp_dim, patch = _sizes(variant, embed_dim, depth, num_heads, mlp_dim, patch_size)
+        self.embed_dim, self.depth, self.num_heads, self.mlp_dim = embed_dim, depth, num_heads, mlp_dim
+        self.patch_size = patch
+        self.lru_width = lru_width or embed_dim * state_multiplier
+        self.conv_width = conv_width
+        self.checkpointing = checkpointing
+        self.out_indices = _check_out_indices(out_indices, depth)
+
+        self.patch_embed = _build_stem(stem, embed_dim, patch, stem_channels, stem_levels)
+        self.position = _build_position(position, embed_dim, patch, _pair(image_size))
+        self.class_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
+        self.blocks = nn.ModuleList()
+        for index in range(depth):
+            drop_path = drop_path_rate * index / max(depth - 1, 1)
+            temporal = RecurrentBlock(
+                embed_dim,
+                self.lru_width,
+                num_heads=num_heads,
+                depth=depth,
+                conv_width=conv_width,
+                min_rad=min_rad,
+                mlp_dim=mlp_dim if temporal_mlp else None,
+                drop_path=drop_path,
+            )
+            spatial = SpatialBlock(
+                embed_dim, num_heads, mlp_dim=mlp_dim, layer_norm_eps=layer_norm_eps, gelu=gelu, drop_path=drop_path
+            )
+            self.blocks.append(TRecViTBlock(temporal, spatial))
+        self.norm = nn.LayerNorm(embed_dim, eps=encoder_norm_eps)
+
+        stem_channels = getattr(self.patch_embed, 'level_channels', ())
+        stem_strides = tuple((level, level) for level in getattr(self.patch_embed, 'levels', ()))
+        self.out_channels = (*stem_channels, *(embed_dim,) * len(self.out_indices))
+        self.strides = (*stem_strides, *(patch,) * len(self.out_indices))
+
+    def forward(
+        self,
+        video: Tensor,
+        prompts: list[PromptGroup] | None = None,
+        state: RecurrentState | None = None,
+        *,
+        prompt_layers: bool = False,
+    ) -> tuple[Features, RecurrentState]:
+        """Advance by T frames.
+
+        Args:
+            video: ``(B, T, 3, H, W)`` float, normalised as the weights want it. Pixels beyond the last whole patch are
+                dropped; the preprocessor pads.
+            prompts: Extra tokens, see :class:`PromptGroup`. Rows of a cleared (inactive) token that becomes active
+                again start afresh only where ``reset`` says so.
+            state: From the frames before; None starts afresh. It is left as it was.
+            prompt_layers: Also return the un-normalised prompt tokens after every block.
+
+        Raises:
+            ValueError: a frame smaller than one patch, or prompts or state that do not fit the video.
+        """
+        x, levels, grid = self._tokens(video)
+        num_patches = x.shape[2]
+        streams = _make_streams(x, prompts or [], state)
+        tokens = [stream.tokens for stream in streams]
+        new_state = RecurrentState()
+        layers: dict[str, list[Tensor]] = {group.name: [] for group in prompts or []} if prompt_layers else {}
+        for index, block in enumerate(self.blocks):
+            states = [self._read_state(state, index, stream) for stream in streams]
+            if self.checkpointing and self.training and torch.is_grad_enabled():
+                tokens, states = checkpoint(block, tokens, states, streams, num_patches, use_reentrant=False)
+            else:
+                tokens, states = block(tokens, states, streams, num_patches)
+            _write_state(new_state, index, streams, states)
+            if index in self.out_indices and index != self.depth - 1:
+                levels.append(self._level(tokens[0][:, :, :num_patches], grid))
+            if prompt_layers:
+                for name, group_tokens in _prompt_tokens(streams, tokens).items():
+                    layers[name].append(group_tokens)
+        tokens = [_clear(self.norm(x), stream.active) for x, stream in zip(tokens, streams, strict=True)]
+        patches = tokens[0][:, :, :num_patches]
+        levels.append(self._level(patches, grid))
+        class_token = patches[:, :, 0] if self.class_token is not None else None
+        return Features(tuple(levels), class_token, _prompt_tokens(streams, tokens), layers), new_state
+
+    def _tokens(self, video: Tensor) -> tuple[Tensor, list[FeatureLevel], tuple[int, int]]:
+        """Patch tokens ``(B, T, N, C)`` (class token first), the stem's levels, and the patch grid."""
+        if video.ndim != 5 or video.shape[2] != 3:
+            raise ValueError(f'video has shape {tuple(video.shape)}; wanted (B, T, 3, H, W)')
+        batch, time, _, height, width = video.shape
+        if not time:
+            raise ValueError('video has no frames')
+        grid = (height // self.patch_size[0], width // self.patch_size[1])
+        if 0 in grid:
+            size = 'x'.join(map(str, self.patch_size))
+            raise ValueError(f'a frame of {height}x{width} pixels is smaller than one patch of {size}; enlarge or pad it')
+        frames = video.flatten(0, 1)[..., : grid[0] * self.patch_size[0], : grid[1] * self.patch_size[1]]
+        x, maps = self.patch_embed(frames)  # (B * T, h, w, C)
+        x = x.reshape(batch, time, grid[0] * grid[1], self.embed_dim) + self.position(grid)
+        if self.class_token is not None:
+            x = torch.cat([self.class_token.to(x.dtype).expand(batch, time, -1, -1), x], dim=2)
+        levels = []
+        for level, stem_map in zip(getattr(self.patch_embed, 'levels', ()), maps, strict=True):
+            tokens = stem_map.reshape(batch, time, -1, stem_map.shape[-1])
+            levels.append(FeatureLevel(tokens, tuple(stem_map.shape[1:3]), (level, level)))
+        return x, levels, grid
+
+    def _level(self, tokens: Tensor, grid: tuple[int, int]) -> FeatureLevel:
+        first = tokens.shape[2] - grid[0] * grid[1]  # behind the class token
+        return FeatureLevel(tokens[:, :, first:], grid, self.patch_size)
+
+    def _read_state(self, state: RecurrentState | None, layer: int, stream: _Stream) -> dict[str, Tensor] | None:
+        """State of one layer for all groups of a stream; unknown groups enter as zeros (their reset is set already)."""
+        known = [key for key in stream.keys if _key(0, key, 'rg_lru') in (state or {})]
+        if not known:
+            return None
+        batch = stream.tokens.shape[0]
+        past, width = self.conv_width - 1, self.lru_width
+        parts: dict[str, list[Tensor]] = {'rg_lru': [], 'conv': []}
+        for key, rows in zip(stream.keys, stream.sizes, strict=True):
+            shapes = {'rg_lru': (batch, rows, width), 'conv': (batch, past, rows, width)}
+            for name, shape in shapes.items():
+                if key not in known:
+                    parts[name].append(stream.tokens.new_zeros(shape, dtype=torch.float32))
+                    continue
+                parts[name].append(_take(state, _key(layer, key, name), shape))
+        return {name: part[0] if len(part) == 1 else torch.cat(part, dim=-2) for name, part in parts.items()}
+
+
+def _key(layer: int, group: str, name: str) -> str:
+    return f'blocks.{layer}.{group}.{name}'
+
+
+def _take(state: RecurrentState, key: str, shape: tuple[int, ...]) -> Tensor:
+    tensor = state.get(key)
+    if tensor is None:
+        raise ValueError(f"state has no entry '{key}'; it comes from another model")
+    if tuple(tensor.shape) != shape:
+        raise ValueError(
+            f"state '{key}' has shape {tuple(tensor.shape)}, this call needs {shape}; "
+            f'batch, frame size and number of prompts must stay as they were when the state was made'
+        )
+    return tensor
+
+
+def _write_state(state: RecurrentState, layer: int, streams: list[_Stream], entries: list[dict[str, Tensor]]) -> None:
+    for stream, entry in zip(streams, entries, strict=True):
+        for name, tensor in entry.items():
+            for key, rows in stream.split(tensor, dim=-2).items():
+                state[_key(layer, key, name)] = rows
+
+
+def _prompt_tokens(streams: list[_Stream], tokens: list[Tensor]) -> dict[str, Tensor]:
+    found = {}
+    for stream, x in zip(streams, tokens, strict=True):
+        for key, rows in stream.split(x).items():
+            if key != 'patch':
+                found[key.removeprefix('prompt.')] = rows
+    return found
+
+
+def _clear(x: Tensor, active: Tensor | None) -> Tensor:
+    return x if active is None else x.masked_fill(~active[..., None], 0.0)
+
+
+# ------------------------------------------------------------------------------------------------------ streams
+
+
+def _make_streams(patches: Tensor, prompts: list[PromptGroup], state: RecurrentState | None) -> list[_Stream]:
+    """Patches and full-attention prompts as one stream, every read-only group as another."""
+    _check_prompts(patches, prompts)
+    groups = [PromptGroup('', patches)] + [group for group in prompts if group.attention == 'full']
+    streams = [_join(groups, ['patch'] + [f'prompt.{group.name}' for group in groups[1:]], state)]
+    for group in prompts:
+        if group.attention == 'read_only':
+            streams.append(_join([group], [f'prompt.{group.name}'], state))
+    return streams
+
+
+def _join(groups: list[PromptGroup], keys: list[str], state: RecurrentState | None) -> _Stream:
+    sizes = [group.tokens.shape[2] for group in groups]
+    resets = [group.reset for group in groups]
+    fresh = [_key(0, key, 'rg_lru') not in (state or {}) for key in keys]
+    if any(fresh) and not all(fresh):
+        # some rows continue and some start: the latter need a reset of their own on the first frame
+        resets = [_reset_first(group) if new else group.reset for group, new in zip(groups, fresh, strict=True)]
+    active = _join_masks([group.active for group in groups], groups, default=True)
+    tokens = groups[0].tokens
+    if len(groups) > 1:
+        tokens = torch.cat([group.tokens.to(tokens.dtype) for group in groups], dim=2)
+    return _Stream(
+        keys, sizes, _clear(tokens, active), _join_masks(resets, groups, default=False), active, groups[0].item_size
+    )
+
+
+def _reset_first(group: PromptGroup) -> Tensor:
+    first = torch.zeros(group.tokens.shape[:3], dtype=torch.bool, device=group.tokens.device)
+    first[:, 0] = True
+    return first if group.reset is None else first | group.reset
+
+
+def _join_masks(masks: list[Tensor | None], groups: list[PromptGroup], *, default: bool) -> Tensor | None:
+    """``(B, T, N)`` over all groups, or None where no group has a mask."""
+    if all(mask is None for mask in masks):
+        return None
+    filled = [
+        torch.full(group.tokens.shape[:3], default, device=group.tokens.device) if mask is None else mask
+        for mask, group in zip(masks, groups, strict=True)
+    ]
+    return filled[0] if len(filled) == 1 else torch.cat(filled, dim=2)
+
+
+def _check_prompts(patches: Tensor, prompts: list[PromptGroup]) -> None:
+    batch, time, _, channels = patches.shape
+    names = [group.name for group in prompts]
+    for group in prompts:
+        shape = tuple(group.tokens.shape)
+        if names.count(group.name) > 1:
+            raise ValueError(f"two prompt groups are named '{group.name}'; names must differ")
+        if len(shape) != 4 or shape[:2] != (batch, time) or shape[3] != channels:
+            raise ValueError(f"prompts '{group.name}' have shape {shape}; wanted ({batch}, {time}, Q, {channels})")
+        if group.attention not in ('full', 'read_only'):
+            raise ValueError(f"prompts '{group.name}' ask for attention '{group.attention}'; wanted 'full' or 'read_only'")
+        if group.item_size < 1 or shape[2] % group.item_size:
+            raise ValueError(f"prompts '{group.name}': {shape[2]} tokens do not divide into items of {group.item_size}")
+        for field in ('active', 'reset'):
+            mask = getattr(group, field)
+            if mask is not None and (tuple(mask.shape) != shape[:3] or mask.dtype != torch.bool):
+                raise ValueError(
+                    f"prompts '{group.name}': {field} is {mask.dtype} {tuple(mask.shape)}; wanted bool {shape[:3]}"
+                )
+
+
+# ------------------------------------------------------------------------------------------------------ building
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2 or any(not isinstance(value, int) or value < 1 for value in pair):
+        raise ValueError(f'{size} is no size; wanted a positive int or (height, width)')
+    return pair
+
+
+def _sizes(
+    variant: str | None,
+    embed_dim: int | None,
+    depth: int | None,
+    num_heads: int | None,
+    mlp_dim: int | None,
+    patch_size: int | Sequence[int] | None,
+) -> tuple[int, int, int, int, tuple[int, int]]:
+    """``embed_dim, depth, num_heads, mlp_dim, patch_size`` of a variant with overrides."""
+    if variant is not None:
+        name, _, patch = variant.partition('/')
+        if name not in VARIANTS:
+            raise ValueError(f"'{variant}' is no TRecViT variant; known: {', '.join(VARIANTS)}{nearest(name, list(VARIANTS))}")
+        if patch:
+            if not patch.isdigit() or int(patch) < 1:
+                raise ValueError(f"variant '{variant}': the part behind '/' is the patch size in pixels, e.g. '{name}/16'")
+            if patch_size is not None and _pair(patch_size) != _pair(int(patch)):
+                raise ValueError(f"variant '{variant}' and patch_size {patch_size} contradict each other; give one of them")
+            patch_size = int(patch)
+        width, blocks, hidden, heads = VARIANTS[name]
+        if embed_dim is None and mlp_dim is None:
+            mlp_dim = hidden
+        embed_dim, depth, num_heads = embed_dim or width, depth or blocks, num_heads or heads
+    missing = [name for name, value in dict(embed_dim=embed_dim, depth=depth, num_heads=num_heads).items() if not value]
+    if missing:
+        raise ValueError(f"{' and '.join(missing)} missing: name a variant, e.g. variant='B', or give all three")
+    return embed_dim, depth, num_heads, mlp_dim or 4 * embed_dim, _pair(patch_size or 16)
+
+
+def _check_out_indices(out_indices: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    chosen = [depth - 1] if out_indices is None else [i + depth if i < 0 else i for i in out_indices]
+    if not chosen or chosen != sorted(set(chosen)) or chosen[0] < 0 or chosen[-1] != depth - 1:
+        raise ValueError(f'out_indices is {out_indices}; wanted ascending blocks of {depth} that end with the last, {depth - 1}')
+    return tuple(chosen)
+
+
+def _build_stem(
+    stem: str, embed_dim: int, patch: tuple[int, int], channels: Sequence[int] | None, levels: Sequence[int]
+) -> nn.Module:
+    if stem == 'patch':
+        return PatchEmbed(embed_dim, patch)
+    if stem == 'conv':
+        return ConvStem(embed_dim, patch, channels=tuple(channels) if channels else None, levels=tuple(levels))
+    raise ValueError(f"stem is '{stem}'; wanted 'patch' or 'conv'")
+
+
+def _build_position(position: str, embed_dim: int, patch: tuple[int, int], image_size: tuple[int, int]) -> nn.Module:
+    if position == 'sincos2d':
+        return SinCosPosition(embed_dim)
+    if position != 'learned':
+        raise ValueError(f"position is '{position}'; wanted 'learned' or 'sincos2d'")
+    grid = (image_size[0] // patch[0], image_size[1] // patch[1])
+    if 0 in grid:
+        raise ValueError(f'image_size {image_size} is smaller than one patch of {patch}; the position table would be empty')
+    return LearnedPosition(grid, embed_dim)

@@ -1,0 +1,190 @@
+"""Real-gated linear recurrent unit (Griffin, arXiv 2402.19427, section 2.4 and appendix A)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .linear_recurrence import linear_recurrence
+
+_DECAY = 8.0  # the constant c of Griffin, eq. 4
+_MAX_SQRT_GRADIENT = 1000.0
+
+
+class _BoundedSqrt(torch.autograd.Function):
+    """``sqrt(x)`` whose derivative stays below 1000: at a decay of 1 the true one is infinite."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.sqrt(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grad * 0.5 * torch.rsqrt(x.clamp(min=1.0 / (4.0 * _MAX_SQRT_GRADIENT**2)))
+
+
+def bounded_sqrt(x: Tensor) -> Tensor:
+    """Exact square root with a derivative clipped at 1000."""
+    if torch.compiler.is_compiling():
+        return torch.sqrt(x)
+    return _BoundedSqrt.apply(x)
+
+
+class BlockDiagonalLinear(nn.Module):
+    """A linear layer whose matrix is block diagonal: ``num_blocks`` independent maps of contiguous channel groups.
+
+    Args:
+        width: Channels in and out.
+        num_blocks: Number of blocks; must divide ``width``.
+    """
+
+    def __init__(self, width: int, num_blocks: int) -> None:
+        super().__init__()
+        if width % num_blocks:
+            raise ValueError(f'width {width} does not divide into {num_blocks} blocks; choose a multiple of the number of heads')
+        size = width // num_blocks
+        self.weight = nn.Parameter(torch.empty(num_blocks, size, size))  # (block, in, out)
+        self.bias = nn.Parameter(torch.zeros(num_blocks, size))
+        # The official initialiser counts all blocks into the fan-in, hence width and not size.
+        nn.init.normal_(self.weight, std=width**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., width)`` to the same shape."""
+        blocks, size, _ = self.weight.shape
+        rows = x.reshape(-1, blocks, size).transpose(0, 1)  # (G, rows, L/G), a view: bmm takes the strides
+        y = torch.baddbmm(self.bias[:, None], rows, self.weight)
+        return y.transpose(0, 1).reshape(x.shape)
+
+
+class RGLRU(nn.Module):
+    """RG-LRU over dimension 1, every trailing row a sequence of its own.
+
+    ``h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) * (i_t * x_t)`` with ``log a_t = -8 * r_t * softplus(a_param)`` and both gates
+    block-diagonal in ``x_t``. On a frame where a row is reset the past is dropped and the input enters with multiplier 1,
+    which is not the same as continuing from a zero state. Everything behind the gate matrices is float32, autocast or not.
+
+    Args:
+        width: Recurrent width ``L``.
+        num_blocks: Blocks of the gates (the model's number of heads).
+        min_rad: Lower end of the decays at initialisation; the upper end is 0.999.
+    """
+
+    def __init__(self, width: int, num_blocks: int, *, min_rad: float = 0.5) -> None:
+        super().__init__()
+        self.a_param = nn.Parameter(_draw_a_param(width, min_rad))
+        self.input_gate = BlockDiagonalLinear(width, num_blocks)
+        self.a_gate = BlockDiagonalLinear(width, num_blocks)
+
+    def forward(self, x: Tensor, state: Tensor | None = None, *, reset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run T frames.
+
+        Args:
+            x: ``(B, T, ..., L)``.
+            state: ``(B, ..., L)`` float32 from the frames before; None starts afresh (the first frame is a reset).
+            reset: ``(B, T, ...)`` bool, rows that start afresh at a frame.
+
+        Returns:
+            ``h (B, T, ..., L)`` float32 and the state after the last frame.
+        """
+        input_gate = torch.sigmoid(self.input_gate(x).float())
+        recurrent_gate = torch.sigmoid(self.a_gate(x).float())
+        log_a = recurrent_gate * (-_DECAY * F.softplus(self.a_param.float()))
+        a = torch.exp(log_a)
+        multiplier = bounded_sqrt(1.0 - torch.exp(2.0 * log_a))
+        if reset is not None:
+            a = a.masked_fill(reset[..., None], 0.0)
+        fresh = _fresh_frames(x, state, reset)
+        if fresh is not None:
+            multiplier = multiplier.masked_fill(fresh[..., None], 1.0)
+        return linear_recurrence(multiplier * (input_gate * x.float()), a, state)
+
+
+def _fresh_frames(x: Tensor, state: Tensor | None, reset: Tensor | None) -> Tensor | None:
+    """Where the input multiplier is 1: the resets, and the first frame when there is no state."""
+    if state is not None:
+        return reset
+    first = torch.arange(x.shape[1], device=x.device) == 0
+    first = first.view(1, -1, *(1,) * (x.ndim - 3))  # (1, T, 1...)
+    return first if reset is None else reset | first
+
+
+def _draw_a_param(width: int, min_rad: float) -> Tensor:
+    """Squared decays uniform in ``[min_rad^2, 0.999^2]``, as the inverse softplus of their negated logarithm."""
+    squared = torch.empty(width).uniform_(min_rad**2, 0.999**2)
+    return torch.log(torch.expm1(-0.5 * torch.log(squared)))
+
+
+class CausalConv(nn.Module):
+    """Depthwise convolution over time (dimension 1) that sees the current and the ``width - 1`` frames before.
+
+    Written as ``width`` shifted multiply-adds on ``(B, T, ..., L)``: a ``Conv1d`` would need the time last.
+
+    Args:
+        channels: ``L``.
+        width: Taps; the last one is the current frame.
+    """
+
+    def __init__(self, channels: int, width: int = 4) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(f'conv_width is {width}; wanted at least 1')
+        self.weight = nn.Parameter(torch.empty(width, channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        nn.init.normal_(self.weight, std=math.sqrt(0.01 / width))
+
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, *, reset: Tensor | None = None, raw_state: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Run T frames.
+
+        Args:
+            x: ``(B, T, ..., L)``.
+            state: ``(B, width - 1, ..., L)``, the inputs before the first frame; None is an empty history.
+            reset: ``(B, T, ...)`` bool; taps never reach behind a reset.
+            raw_state: Return the last inputs as they were, also those behind a reset. The official JAX layer does so
+                and looks at document positions to ignore them; a stream that has only the state must not see them.
+
+        Returns:
+            ``y`` like ``x`` and the state after the last frame.
+        """
+        past = self.weight.shape[0] - 1
+        if state is None:
+            state = x.new_zeros(x.shape[0], past, *x.shape[2:])
+        padded = torch.cat([state.to(x.dtype), x], dim=1) if past else x  # (B, past + T, ..., L)
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        y = torch.addcmul(bias, weight[past], x)
+        open_taps = None  # (B, T, ...): no reset between the tap and the current frame
+        for distance in range(1, past + 1):
+            tap = padded[:, past - distance : past - distance + x.shape[1]]
+            if reset is not None:
+                open_taps = _shift_in(open_taps, ~reset, distance)
+                tap = tap * open_taps[..., None]
+            y = torch.addcmul(y, weight[past - distance], tap)
+        tail = padded[:, x.shape[1] :]
+        if reset is None or raw_state or not past:
+            return y, tail.clone()
+        return y, tail * _since_last_reset(reset, past)[..., None]
+
+
+def _shift_in(open_taps: Tensor | None, keep: Tensor, distance: int) -> Tensor:
+    """Taps at ``distance`` are open if those at ``distance - 1`` are and the frame in between was no reset."""
+    if open_taps is None:
+        return keep
+    shift = distance - 1
+    lead = torch.ones_like(keep[:, :shift])
+    return open_taps & torch.cat([lead, keep[:, : max(keep.shape[1] - shift, 0)]], dim=1)[:, : keep.shape[1]]
+
+
+def _since_last_reset(reset: Tensor, past: int) -> Tensor:
+    """``(B, past, ...)`` bool over the last ``past`` inputs: True where no reset came after them."""
+    later = reset.flip(1).cumsum(1).flip(1) - reset.long()  # resets strictly after each frame
+    clear = later == 0
+    if clear.shape[1] >= past:
+        return clear[:, clear.shape[1] - past :]
+    before = (~reset.any(dim=1, keepdim=True)).expand(-1, past - clear.shape[1], *reset.shape[2:])
+    return torch.cat([before, clear], dim=1)
