@@ -1,0 +1,194 @@
+"""Random surface textures with the statistics of natural images.
+
+Every generator takes ``(rng, height, width)`` and gives ``(height, width, 3)`` float32 in [0, 1]; :func:`surface` draws
+one of them, mixes, shades and colours it. The dead-leaves model (overlapping shapes with power-law radii) has the
+scale invariance and the edge statistics of photographs (Lee, Mumford and Huang, IJCV 2001, section 3), noise with a
+random spectral slope has their second-order statistics; the others cover what both lack: repetition, text, flat areas.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+
+def palette(rng: Generator, count: int) -> np.ndarray:
+    """``(count, 3)`` RGB in [0, 1]: channels strongly correlated, mostly desaturated, one dominant hue per palette."""
+    spread, centre = rng.uniform(0.1, 0.35), rng.beta(2, 2)
+    luminance = np.clip(centre + spread * rng.standard_normal(count), 0.02, 0.98)
+    saturation = min(0.05 * float(np.exp(0.9 * rng.standard_normal())), 0.3)
+    hue = rng.standard_normal(2) * saturation + rng.standard_normal((count, 2)) * saturation * rng.choice([0.4, 1.0, 2.5])
+    warm, green = hue[:, 0], 0.6 * hue[:, 1]  # the two opponent axes of natural colour, the first one stronger
+    rgb = np.stack([luminance + warm, luminance + green, luminance - warm - 0.5 * green], axis=1)
+    return np.clip(rgb, 0, 1).astype(np.float32)
+
+
+def noise(rng: Generator, height: int, width: int, slope: float | None = None, coarsest: int = 2) -> np.ndarray:
+    """``(height, width)`` multi-octave noise in [0, 1]; amplitude of an octave falls by ``2 ** -slope``."""
+    slope = rng.uniform(0.4, 1.6) if slope is None else slope
+    total = np.zeros((height, width), np.float32)
+    cells, amplitude = coarsest, 1.0
+    longest = max(height, width)
+    while cells < longest and amplitude > 0.02:
+        rows, columns = max(2, round(cells * height / longest)), max(2, round(cells * width / longest))
+        grid = rng.standard_normal((rows + 1, columns + 1), dtype=np.float32) * amplitude
+        total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+        cells, amplitude = cells * 2, amplitude * 2**-slope
+    return _to_unit(total)
+
+
+def _to_unit(values: np.ndarray) -> np.ndarray:
+    mean, deviation = cv2.meanStdDev(values)
+    return np.clip((values - mean[0, 0]) * (0.22 / (deviation[0, 0] + 1e-6)) + 0.5, 0, 1)
+
+
+def _ramp(rng: Generator, values: np.ndarray, count: int | None = None) -> np.ndarray:
+    """Colour a ``(H, W)`` map in [0, 1] through a palette."""
+    count = int(rng.integers(2, 5)) if count is None else count
+    table = cv2.resize(palette(rng, count)[None], (256, 1), interpolation=cv2.INTER_LINEAR)[0]
+    return table[(values * 255).astype(np.uint8)]
+
+
+def fractal(rng: Generator, height: int, width: int) -> np.ndarray:
+    return _ramp(rng, noise(rng, height, width))
+
+
+def blobs(rng: Generator, height: int, width: int) -> np.ndarray:
+    field = noise(rng, height, width, slope=1.5, coarsest=int(rng.integers(3, 24)))
+    levels = int(rng.integers(2, 6))
+    return _ramp(rng, np.floor(field * levels) / levels, count=levels)
+
+
+def gradient(rng: Generator, height: int, width: int) -> np.ndarray:
+    """A smooth surface with hardly any texture."""
+    field = noise(rng, height, width, slope=2.5, coarsest=2) * 0.5 + 0.25
+    field += rng.uniform(0, 0.04) * rng.standard_normal((height, width), dtype=np.float32)
+    return _ramp(rng, np.clip(field, 0, 1), count=2)
+
+
+def cells(rng: Generator, height: int, width: int) -> np.ndarray:
+    """Voronoi cells, flat or darkened towards their borders."""
+    count = int(np.clip(rng.lognormal(3.7, 0.9), 6, 600))
+    seeds = np.ones((height, width), np.uint8)
+    seeds[rng.integers(0, height, count), rng.integers(0, width, count)] = 0
+    distance, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    image = palette(rng, count + 1)[np.minimum(labels, count)]
+    if rng.random() < 0.5:
+        shade = 1 - distance * (rng.uniform(0.2, 0.7) / (distance.max() + 1e-6))
+        image = image * shade[..., None]
+    return image
+
+
+def waves(rng: Generator, height: int, width: int) -> np.ndarray:
+    """Stripes, checks and plaids, straight or bent by noise."""
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    bend = noise(rng, height, width, slope=2.0) * rng.choice([0.0, 6.0, 25.0])
+    value = np.zeros((height, width), np.float32)
+    angle, period = rng.uniform(0, np.pi), float(np.clip(rng.lognormal(2.2, 0.6), 4, 60))
+    for turn in (0.0, np.pi / 2)[: int(rng.integers(1, 3))]:
+        phase = rows * np.sin(angle + turn) + columns * np.cos(angle + turn) + bend
+        wave = np.sin(phase * (2 * np.pi / period))
+        value = wave if turn == 0 else value * wave if rng.random() < 0.5 else (value + wave) / 2
+    sharpness = rng.choice([1.0, 3.0, 10.0])
+    return _ramp(rng, np.clip(value * sharpness, -1, 1) * 0.5 + 0.5, count=2)
+
+
+def leaves(rng: Generator, height: int, width: int) -> np.ndarray:
+    """Dead leaves: overlapping shapes whose radii follow ``r ** -3``, each a flat or graded colour."""
+    side = max(height, width)
+    smallest, largest = max(1.5, side / 100), side / rng.uniform(2.5, 5)
+    count = int(rng.integers(150, 400))
+    uniform = rng.random(count)
+    radii = (smallest**-2 - uniform * (smallest**-2 - largest**-2)) ** -0.5  # inverse CDF of r ** -3
+    radii = np.sort(radii)[::-1] if rng.random() < 0.7 else radii
+    colours = palette(rng, max(8, count // 4)) * 255
+    image = np.empty((height, width, 3), np.uint8)
+    image[:] = colours[0]
+    centres = rng.uniform(-0.05, 1.05, (count, 2)) * (width, height)
+    kinds, angles = rng.integers(0, 4, count), rng.uniform(0, 360, count)
+    stretch, picks = rng.uniform(0.25, 1.0, count), rng.integers(0, len(colours), count)
+    uniform_kind = int(rng.integers(0, 8))
+    for i in range(count):
+        kind = uniform_kind if uniform_kind < 4 else kinds[i]
+        _leaf(rng, image, int(kind), centres[i], radii[i], stretch[i], angles[i], colours[picks[i]])
+    return image.astype(np.float32) * (1 / 255)
+
+
+def _leaf(
+    rng: Generator, image: np.ndarray, kind: int, centre: np.ndarray, radius: float, stretch: float, angle: float, colour: np.ndarray
+) -> None:
+    fill = colour.tolist()
+    x, y = round(centre[0] * 16), round(centre[1] * 16)
+    if kind == 0:
+        cv2.circle(image, (x, y), round(radius * 16), fill, -1, cv2.LINE_AA, 4)
+    elif kind == 1:
+        cv2.ellipse(image, (x // 16, y // 16), (int(radius) + 1, int(radius * stretch) + 1), angle, 0, 360, fill, -1, cv2.LINE_AA)
+    else:
+        corners = 4 if kind == 2 else int(rng.integers(3, 7))
+        turns = np.radians(angle) + np.arange(corners) * (2 * np.pi / corners)
+        if kind == 2:  # rectangles of any aspect
+            turns = np.radians(angle) + np.array([-stretch, stretch, np.pi - stretch, np.pi + stretch]) * 0.7
+        polygon = centre + radius * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+        cv2.fillConvexPoly(image, np.round(polygon * 16).astype(np.int32), fill, cv2.LINE_AA, 4)
+
+
+def scribbles(rng: Generator, height: int, width: int) -> np.ndarray:
+    """Strokes and letters on a quiet ground."""
+    image = (gradient(rng, height, width) * 255).astype(np.uint8)
+    colours, side = palette(rng, 6) * 255, max(height, width)
+    for _ in range(int(rng.integers(4, 30))):
+        ink = colours[rng.integers(6)].tolist()
+        start = rng.uniform(0, 1, 2) * (width, height)
+        if rng.random() < 0.4:
+            text = ''.join(map(chr, rng.integers(48, 91, int(rng.integers(1, 8)))))
+            size = side / 300 * rng.uniform(0.4, 1.8)
+            cv2.putText(image, text, tuple(start.astype(int).tolist()), int(rng.integers(0, 8)), size, ink, int(rng.integers(1, 3)), cv2.LINE_AA)
+        else:
+            steps = rng.standard_normal((int(rng.integers(3, 14)), 2)) * side * rng.uniform(0.02, 0.12)
+            line = np.round((start + np.cumsum(steps, axis=0)) * 16).astype(np.int32)
+            cv2.polylines(image, [line], False, ink, int(rng.integers(1, max(2, side // 40) + 1)), cv2.LINE_AA, 4)
+    return image.astype(np.float32) * (1 / 255)
+
+
+def tiles(rng: Generator, height: int, width: int) -> np.ndarray:
+    """A small motif repeated: the aperture problem's hard case, correspondences look alike."""
+    side = int(np.clip(rng.lognormal(2.8, 0.5), 8, 64))
+    motif = _pick(rng, (fractal, leaves, cells, blobs))(rng, side, int(side * rng.uniform(0.6, 1.6)) + 2)
+    repeats = (height // motif.shape[0] + 1, width // motif.shape[1] + 1, 1)
+    image = np.tile(motif, repeats)[:height, :width]
+    return image * (0.6 + 0.4 * noise(rng, height, width, slope=1.0)[..., None])
+
+
+_KINDS = (leaves, fractal, blobs, cells, waves, scribbles, tiles, gradient)
+_OBJECT_ODDS = np.array([0.26, 0.2, 0.1, 0.1, 0.09, 0.1, 0.07, 0.08])
+_GROUND_ODDS = np.array([0.5, 0.14, 0.07, 0.08, 0.04, 0.05, 0.04, 0.08])
+
+
+def _pick(rng: Generator, kinds: tuple, odds: np.ndarray | None = None):
+    return kinds[rng.choice(len(kinds), p=odds)]
+
+
+def surface(rng: Generator, height: int, width: int, *, ground: bool = False) -> np.ndarray:
+    """One textured surface.
+
+    Args:
+        height, width: Texels.
+        ground: Backgrounds are busier than objects: more dead leaves.
+
+    Returns:
+        ``(height, width, 3)`` float32 in [0, 255].
+    """
+    odds = _GROUND_ODDS if ground else _OBJECT_ODDS
+    image = _pick(rng, _KINDS, odds)(rng, height, width)
+    if rng.random() < 0.45:  # a second material inside the first, with a border of its own
+        other = _pick(rng, _KINDS, odds)(rng, height, width)
+        field = noise(rng, height, width, slope=1.6, coarsest=int(rng.integers(2, 6)))
+        blend = np.clip((field - rng.uniform(0.35, 0.65)) * rng.choice([2.0, 30.0]) + 0.5, 0, 1)[..., None]
+        image = image + blend * (other - image)
+    if rng.random() < 0.7:  # fine relief: real surfaces are never one colour
+        relief = noise(rng, height, width, slope=rng.uniform(0.2, 1.0), coarsest=int(rng.integers(4, 24))) - 0.5
+        image = image * (1 + rng.uniform(0.1, 0.8) * relief[..., None])
+    light = 0.75 + 0.5 * noise(rng, height, width, slope=2.5)
+    contrast, offset = rng.uniform(0.6, 1.05), rng.uniform(-0.05, 0.12)
+    return np.clip(((image - 0.5) * contrast + 0.5 + offset) * light[..., None] * 255, 0, 255).astype(np.float32)
