@@ -2,5 +2,6 @@
 
 from .base import Head, PointOutput
 from .cost_volume import CostVolumePointHead
+from .tapnext import TAPNextHead
 
-__all__ = ['CostVolumePointHead', 'Head', 'PointOutput']
+__all__ = ['CostVolumePointHead', 'Head', 'PointOutput', 'TAPNextHead']

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trecvit_dense.models.heads.base import Head, PointOutput
 from trecvit_dense.models.heads.point_slots import begin_slots, spread_slots
+from trecvit_dense.models.losses.point_loss import TAPNextLoss
 from trecvit_dense.registry import MODELS
 from trecvit_dense.structures import Features, PromptGroup, RecurrentState, VideoSample
 
@@ -122,7 +123,7 @@ class TAPNextHead(Head):
     """Point queries as prompt tokens, coordinates from bins.
 
     Args:
-        backbone_channels: Given by the perceiver.
+        backbone_channels: Given by the perceiver, as are ``backbone_strides``, which this head does not need.
         image_size: ``(H, W)`` of the position table of the queries; inputs of another size are scaled to it.
         num_bins: Coordinate bins per axis.
         bin_size: Model-space units per bin; ``num_bins * bin_size`` spans the image. Losses are in these units.
@@ -146,6 +147,7 @@ class TAPNextHead(Head):
     def __init__(
         self,
         backbone_channels: tuple[int, ...],
+        backbone_strides: tuple[tuple[int, int], ...] = (),
         *,
         image_size: tuple[int, int] = (256, 256),
         num_bins: int = 256,
@@ -179,7 +181,7 @@ class TAPNextHead(Head):
         self.point_query_token = nn.Parameter(torch.empty(dim))
         self.coordinate_head = token_mlp(dim, hidden_dim, 2 * num_bins, numerics)
         self.visible_head = token_mlp(dim, hidden_dim, 1, numerics)
-        self.loss_terms = MODELS.build(loss or dict(type='TAPNextLoss'))
+        self.loss_terms = MODELS.build(loss or dict(type=TAPNextLoss))
         learnt = self.loss_terms.weights['certainty'] > 0
         self.certainty_head = token_mlp(dim, hidden_dim, 1, numerics) if learnt else None
         for token in (self.mask_token, self.unknown_token, self.point_query_token):
