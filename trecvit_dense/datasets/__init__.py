@@ -1,5 +1,8 @@
 """One adapter per dataset; each yields VideoSample. ``synthetic`` is the embedded default."""
 
+from .perception_test import PerceptionTestPoints
+from .point_odyssey import PointOdysseyDataset
 from .synthetic import SyntheticVideoDataset
+from .tapvid import TapVidDataset
 
-__all__ = ['SyntheticVideoDataset']
+__all__ = ['PerceptionTestPoints', 'PointOdysseyDataset', 'SyntheticVideoDataset', 'TapVidDataset']
