@@ -37,7 +37,8 @@ class VideoPerceiver(BaseModel):
         chunk_frames: int = 8,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(data_preprocessor or dict(type='VideoPreprocessor'), init_cfg)
+        # built here: MMEngine would look it up in the default scope, which need not be ours
+        super().__init__(MODELS.build(data_preprocessor or dict(type='VideoPreprocessor')), init_cfg)
         self.backbone = MODELS.build(backbone)
         built = {}
         for task, head in heads.items():
