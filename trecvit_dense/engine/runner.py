@@ -66,7 +66,7 @@ class TrecvitRunner(Runner):
         self.logger.info(f'Config:\n{self.cfg.pretty_text}')
 
     def evaluate(self) -> dict[str, float]:
-        """Metrics of the weights as they are after :meth:`train`: on the test set, or the validation set if there is none.
+        """Metrics of the weights as they are after :meth:`train`, on the test set or, without one, the validation set.
 
         MMEngine's own ``val`` and ``test`` call ``before_run`` again, which makes EMAHook forget its average.
         """

@@ -1,0 +1,111 @@
+"""``trecvit train CONFIG``: train, then evaluate on held-out data and print the table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from trecvit_dense.cli.options import add_config_arguments, say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser)
+    parser.add_argument(
+        '--work-dir', metavar='D', help='checkpoints, log, curves and results (default: work_dirs/CONFIG)'
+    )
+    parser.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work folder')
+    parser.add_argument('--seed', type=int, help='of data, weights and dropout (default: as in the config)')
+    parser.add_argument('--amp', action='store_true', help='bfloat16 forward pass, on a GPU or a CPU')
+    parser.add_argument(
+        '--launcher', choices=('none', 'pytorch'), default='none', help='pytorch: this process was started by torchrun'
+    )
+    parser.add_argument('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)
+    parser.add_argument('-v', '--verbose', action='store_true', help="show MMEngine's own log on the console")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split(': ', 1)[1])
+    add_arguments(parser)
+    return train(parser.parse_args(argv))
+
+
+def train(args: argparse.Namespace) -> int:
+    from trecvit_dense.engine import distributed
+    from trecvit_dense.engine.config import load_config
+    from trecvit_dense.registry import RUNNERS, use_scope
+
+    use_scope()
+    cfg = load_config(args.config, args.cfg_options)
+    stem = Path(cfg.filename).stem
+    cfg.work_dir = os.path.abspath(args.work_dir or cfg.get('work_dir') or Path('work_dirs') / stem)
+    if args.seed is not None:
+        cfg.setdefault('randomness', {})['seed'] = args.seed
+    if args.amp:
+        cfg.optim_wrapper.update(type='AutocastOptimWrapper', dtype='bfloat16')
+    cfg.verbose = args.verbose
+    if args.resume:
+        cfg.load_from = latest_checkpoint(Path(cfg.work_dir))
+        cfg.resume = cfg.load_from is not None
+        say(
+            f'resuming {cfg.load_from}' if cfg.resume else f'nothing to resume in {cfg.work_dir}: starting from scratch'
+        )
+    elif cfg.get('load_from') and not Path(cfg.load_from).is_file():
+        raise FileNotFoundError(f"load_from='{cfg.load_from}' does not exist")
+    if distributed.setup(args.launcher):
+        cfg.launcher = args.launcher
+        cfg.setdefault('model_wrapper_cfg', distributed.model_wrapper_cfg())
+    try:
+        runner = RUNNERS.build(cfg)
+        say(header(runner, stem))
+        runner.train()
+        report(runner.evaluate(), runner)
+    finally:
+        distributed.teardown()
+    return 0
+
+
+def latest_checkpoint(work_dir: Path) -> str | None:
+    """The newest checkpoint of a run, also when its folder has been moved since; None when there is none."""
+    note = work_dir / 'last_checkpoint'
+    if not note.is_file():
+        return None
+    path = work_dir / Path(note.read_text().strip()).name
+    if not path.is_file():
+        raise FileNotFoundError(f'{note} names {path.name}, which is not in {work_dir}; remove {note} to start again')
+    return str(path)
+
+
+def header(runner, stem: str) -> str:
+    from trecvit_dense.engine.runner import versions
+
+    parameters = sum(parameter.numel() for parameter in runner.model.parameters())
+    about = versions()
+    return (
+        f'{stem}: {parameters / 1e6:.2f} M parameters, torch {about["torch"]}, {about["device"]}'
+        f'{f", {runner.world_size} processes" if runner.distributed else ""}; results in {runner.work_dir}'
+    )
+
+
+def report(metrics: dict, runner) -> None:
+    """Print the table and keep the numbers (first process only)."""
+    from trecvit_dense.cli.options import write_results
+    from trecvit_dense.evaluation.table import format_table
+
+    if runner.rank != 0:
+        return
+    write_results(metrics, Path(runner.work_dir) / 'results.json')
+    sys.stderr.flush()
+    print(format_table(metrics))
+    checkpoint = latest_checkpoint(Path(runner.work_dir))
+    print(f'checkpoint: {checkpoint}')
+    print(f'curves:     {Path(runner.work_dir) / "curves.png"}')
+    print(f'results:    {Path(runner.work_dir) / "results.json"}')
+
+
+if __name__ == '__main__':
+    from trecvit_dense.cli import run
+
+    sys.exit(run(main))
