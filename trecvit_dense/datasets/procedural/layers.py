@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import cv2
 import numpy as np
 
 from .motion import Warp
-
-_BLUR_STEPS = 3  # 2 ** 3 samples along the motion
 
 
 @dataclass
@@ -69,20 +69,26 @@ class Layer:
             alpha[rows] = cv2.remap(self._alpha32, texel[rows], None, cv2.INTER_LINEAR, borderValue=0)[:, 0]
         return alpha.reshape(rest.shape[:-1])
 
-    @property
+    @cached_property
     def _alpha32(self) -> np.ndarray:
         return self.texture[..., 3].astype(np.float32) * (1 / 255)
 
-    def box(self, frame: int, size: tuple[int, int], pad: float) -> tuple[int, int, int, int] | None:
+    def box(self, frame: int, size: tuple[int, int], pad: float = 0.0) -> tuple[int, int, int, int] | None:
         """``(x0, y0, x1, y1)`` pixels that the layer may cover, or None."""
         height, width = size
         if self.endless:
             return 0, 0, width, height
+        left, top, right, bottom = self._bounds[frame].tolist()
+        x0, y0 = max(math.floor(left - pad), 0), max(math.floor(top - pad), 0)
+        x1, y1 = min(math.ceil(right + pad), width), min(math.ceil(bottom + pad), height)
+        return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+    @cached_property
+    def _bounds(self) -> np.ndarray:
+        """``(T, 4)`` left, top, right, bottom of the projected texture."""
         half = self.centre / self.texels + (0 if self.warp is None else self.warp.reach)
-        corners = _project(self.homographies[frame], half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]))
-        low, high = np.floor(corners.min(0) - pad).astype(int), np.ceil(corners.max(0) + pad).astype(int)
-        x0, y0, x1, y1 = max(low[0], 0), max(low[1], 0), min(high[0], width), min(high[1], height)
-        return (int(x0), int(y0), int(x1), int(y1)) if x1 > x0 and y1 > y0 else None
+        corners = _project(self.homographies[:, None], half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]))
+        return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
 
     def draw(self, frame: int, box: tuple[int, int, int, int]) -> np.ndarray:
         """Premultiplied RGBA ``(h, w, 4)`` uint8 inside ``box``."""
@@ -107,19 +113,13 @@ class Layer:
         """Motion blur: a box along ``blur_px`` ``(2,)`` by repeated halving, n shifted averages make 2 ** n samples."""
         mode = cv2.BORDER_REPLICATE if self.endless else cv2.BORDER_CONSTANT
         size = patch.shape[1::-1]
-        for step in range(1, _BLUR_STEPS + 1):
+        steps = 1 if np.abs(blur_px).max() < 2 else 2 if np.abs(blur_px).max() < 6 else 3
+        for step in range(1, steps + 1):
             dx, dy = (blur_px / 2 ** (step + 1)).tolist()
             there = cv2.warpAffine(patch, np.array([[1, 0, dx], [0, 1, dy]]), size, flags=cv2.INTER_LINEAR, borderMode=mode)
             back = cv2.warpAffine(patch, np.array([[1, 0, -dx], [0, 1, -dy]]), size, flags=cv2.INTER_LINEAR, borderMode=mode)
             patch = cv2.addWeighted(there, 0.5, back, 0.5, 0)
         return patch
-
-    def depth(self, frame: int, box: tuple[int, int, int, int]) -> np.ndarray:
-        """``(h, w)`` float32 metres: the inverse depth of a plane is affine in the pixel."""
-        x0, y0, x1, y1 = box
-        g, h, i = self.inverses[frame, 2]
-        inverse = (np.arange(x0, x1) + 0.5)[None] * g + ((np.arange(y0, y1) + 0.5)[:, None] * h + i)
-        return (1 / np.maximum(inverse, 1e-3)).astype(np.float32)
 
 
 def _project(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from numpy.random import Generator
 
 
 # Calibrated: with it, zero motion has a TAP-Vid delta_avg of about 0.14 on the default clips.
-_GAIN = 2.3
+_GAIN = 2.7
 
 
 def heavy_tailed(rng: Generator, median: float, sigma: float, limit: float) -> float:
@@ -36,7 +36,7 @@ def path(rng: Generator, clock: np.ndarray, speed: float, dims: int, *, bound: f
     Returns:
         ``(T, dims)``; not anchored at zero when bounded.
     """
-    weights = rng.dirichlet([1.0, 0.8, 0.8])
+    weights = rng.dirichlet([1.6, 0.7, 0.7])
     direction = rng.standard_normal(dims)
     velocity = weights[0] * direction / (np.linalg.norm(direction) + 1e-6) * np.ones((len(clock), 1))
     for _ in range(int(rng.integers(1, 3))):  # swinging

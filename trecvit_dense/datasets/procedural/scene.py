@@ -17,6 +17,7 @@ from .textures import surface
 from .tracks import sample_tracks
 
 MOTIONS = ('drift', 'shake', 'spin', 'pulse')
+_SEEN_BLUR = 0.7  # pixels; shorter motion blur is not worth drawing
 CLASSES = tuple(f'{shape}/{motion}' for shape in SHAPES for motion in MOTIONS)
 """Names of the class labels: the silhouette of the subject (the largest object) and the way it moves."""
 
@@ -54,8 +55,9 @@ def render_clip(rng: Generator, spec: ClipSpec) -> VideoSample:
     camera, layers, label = build_scene(rng, spec)
     video, labels, depth = _draw(layers, Photometric(rng, spec.size, spec.clock, spec.photometric), spec)
     points = sample_tracks(rng, layers, labels, spec)
-    ids = [int(i) for i in np.unique(labels) if i]
-    first = [int(np.argmax((labels == i).any(axis=(1, 2)))) for i in ids]
+    seen = np.stack([np.bincount(frame.ravel(), minlength=256) for frame in labels]) > 0  # (T, 256)
+    ids = [int(i) for i in np.flatnonzero(seen.any(axis=0)) if i]
+    first = [int(seen[:, i].argmax()) for i in ids]
     return VideoSample(
         video=video,
         points=points,
@@ -132,7 +134,7 @@ def _object(
     """A free object. ``strength`` in [0, 1] is how much of the class's own motion it shows."""
     clock, side, focal = spec.clock, spec.side, camera.intrinsics[0, 0, 0]
     height, width = spec.size
-    speed = heavy_tailed(rng, 0.005, 1.1, 0.08) * side * spec.motion * (rng.random() > 0.15)
+    speed = heavy_tailed(rng, 0.006, 1.0, 0.08) * side * spec.motion * (rng.random() > 0.1)
     offset = rng.uniform(-0.42, 0.42, 2) * (width, height) + path(rng, clock, speed, 2, bound=side * rng.uniform(0.3, 0.9))
     angle = path(rng, clock, heavy_tailed(rng, 0.012, 1.1, 0.2) * spec.motion, 1)[:, 0]
     scale = path(rng, clock, heavy_tailed(rng, 0.006, 1.0, 0.06) * spec.motion, 1, bound=rng.uniform(0.1, 0.6))
@@ -213,35 +215,43 @@ def _shadow(rng: Generator, layer: Layer) -> Layer:
 
 def _draw(layers: list[Layer], photometric: Photometric, spec: ClipSpec) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``(T, H, W, 3)`` uint8 video, ``(T, H, W)`` uint8 instance map, ``(T, H, W)`` float32 depth in metres."""
-    shape = (spec.num_frames, *spec.size)
-    video, labels, depth = np.empty((*shape, 3), np.uint8), np.zeros(shape, np.uint8), np.empty(shape, np.float32)
+    height, width = spec.size
+    shape = (spec.num_frames, height, width)
+    video, labels, depth = np.empty((*shape, 3), np.uint8), np.empty(shape, np.uint8), np.empty(shape, np.float32)
+    instances = np.array([layer.instance for layer in layers], np.uint8)
+    planes = np.stack([layer.inverses[:, 2] for layer in layers], axis=1).astype(np.float32)  # (T, L, 3)
+    x, y = np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32)[:, None] + 0.5
+    canvas, top = np.empty((height, width, 4), np.uint8), np.empty((height, width), np.uint8)
     for t in range(spec.num_frames):
-        canvas = np.zeros((*spec.size, 3), np.uint8)
-        for layer in layers:
-            _paint(layer, t, canvas, labels[t], depth[t], photometric.shutter)
-        video[t] = photometric(canvas, t)
+        top[:] = 0  # index of the nearest layer at each pixel
+        for index, layer in enumerate(layers):
+            _paint(layer, t, canvas, top, index, photometric.shutter)
+        video[t] = photometric(cv2.cvtColor(canvas, cv2.COLOR_RGBA2RGB), t)
+        labels[t] = instances[top]
+        g, h, i = planes[t].T  # the inverse depth of a plane is affine in the pixel
+        depth[t] = 1 / np.maximum(g[top] * x + h[top] * y + i[top], 1e-3)
     return video, labels, depth
 
 
-def _paint(layer: Layer, t: int, canvas: np.ndarray, labels: np.ndarray, depth: np.ndarray, shutter: float) -> None:
+def _paint(layer: Layer, t: int, canvas: np.ndarray, top: np.ndarray, index: int, shutter: float) -> None:
+    """Lay one layer over ``canvas`` ``(H, W, 4)``, and its index over ``top`` where it hides what is behind."""
     blur = layer.velocity[t] * shutter
     length = float(np.abs(blur).max())
-    blurred = 0.7 < length
-    blur = blur * min(1.0, 0.15 * max(canvas.shape[:2]) / max(length, 1e-6))
-    box = layer.box(t, canvas.shape[:2], 2 + (length / 2 if blurred else 0))
+    longest = 0.15 * max(top.shape)
+    if length > longest:
+        blur, length = blur * (longest / length), longest
+    box = layer.box(t, top.shape, length / 2 if length > _SEEN_BLUR else 0.0)
     if box is None:
         return
     x0, y0, x1, y1 = box
-    sharp = layer.draw(t, box)
-    if layer.solid:
-        covered = sharp[..., 3] > 127
-        labels[y0:y1, x0:x1][covered] = layer.instance
-        here = depth[y0:y1, x0:x1]
-        here[covered] = layer.depth(t, box)[covered]
-    patch = layer.smear(sharp, blur) if blurred else sharp
-    region = canvas[y0:y1, x0:x1]
+    patch = layer.draw(t, box)
+    if layer.solid and not layer.endless:
+        np.copyto(top[y0:y1, x0:x1], index, where=patch[..., 3] > 127)
+    if length > _SEEN_BLUR:
+        patch = layer.smear(patch, blur)
     if layer.endless:
-        region[:] = patch[..., :3]
+        canvas[:] = patch
         return
-    rest = cv2.cvtColor(255 - patch[..., 3], cv2.COLOR_GRAY2BGR)
-    region[:] = cv2.add(cv2.multiply(region, rest, scale=1 / 255), np.ascontiguousarray(patch[..., :3]))
+    region = canvas[y0:y1, x0:x1]
+    rest = cv2.cvtColor(cv2.bitwise_not(cv2.extractChannel(patch, 3)), cv2.COLOR_GRAY2BGRA)
+    region[:] = cv2.add(cv2.multiply(region, rest, scale=1 / 255), patch)

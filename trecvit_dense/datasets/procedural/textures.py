@@ -95,42 +95,34 @@ def waves(rng: Generator, height: int, width: int) -> np.ndarray:
 
 
 def leaves(rng: Generator, height: int, width: int) -> np.ndarray:
-    """Dead leaves: overlapping shapes whose radii follow ``r ** -3``, each a flat or graded colour."""
+    """Dead leaves: overlapping shapes whose radii follow ``r ** -3``, each of one colour."""
     side = max(height, width)
     smallest, largest = max(1.5, side / 100), side / rng.uniform(2.5, 5)
-    count = int(rng.integers(150, 400))
-    uniform = rng.random(count)
-    radii = (smallest**-2 - uniform * (smallest**-2 - largest**-2)) ** -0.5  # inverse CDF of r ** -3
+    count = int(min(30 + 1.6 * side, 320) * rng.uniform(0.5, 1.2))
+    radii = (smallest**-2 - rng.random(count) * (smallest**-2 - largest**-2)) ** -0.5  # inverse CDF of r ** -3
     radii = np.sort(radii)[::-1] if rng.random() < 0.7 else radii
     colours = palette(rng, max(8, count // 4)) * 255
     image = np.empty((height, width, 3), np.uint8)
     image[:] = colours[0]
-    centres = rng.uniform(-0.05, 1.05, (count, 2)) * (width, height)
-    kinds, angles = rng.integers(0, 4, count), rng.uniform(0, 360, count)
-    stretch, picks = rng.uniform(0.25, 1.0, count), rng.integers(0, len(colours), count)
-    uniform_kind = int(rng.integers(0, 8))
-    for i in range(count):
-        kind = uniform_kind if uniform_kind < 4 else kinds[i]
-        _leaf(rng, image, int(kind), centres[i], radii[i], stretch[i], angles[i], colours[picks[i]])
+    corners, outlines = _leaf_outlines(rng, radii, rng.uniform(-0.05, 1.05, (count, 2)) * (width, height))
+    fills = colours[rng.integers(0, len(colours), count)].tolist()
+    for number, outline, fill in zip(corners.tolist(), outlines, fills, strict=True):
+        cv2.fillConvexPoly(image, outline[:number], fill, cv2.LINE_AA, 4)
     return image.astype(np.float32) * (1 / 255)
 
 
-def _leaf(
-    rng: Generator, image: np.ndarray, kind: int, centre: np.ndarray, radius: float, stretch: float, angle: float, colour: np.ndarray
-) -> None:
-    fill = colour.tolist()
-    x, y = round(centre[0] * 16), round(centre[1] * 16)
-    if kind == 0:
-        cv2.circle(image, (x, y), round(radius * 16), fill, -1, cv2.LINE_AA, 4)
-    elif kind == 1:
-        cv2.ellipse(image, (x // 16, y // 16), (int(radius) + 1, int(radius * stretch) + 1), angle, 0, 360, fill, -1, cv2.LINE_AA)
-    else:
-        corners = 4 if kind == 2 else int(rng.integers(3, 7))
-        turns = np.radians(angle) + np.arange(corners) * (2 * np.pi / corners)
-        if kind == 2:  # rectangles of any aspect
-            turns = np.radians(angle) + np.array([-stretch, stretch, np.pi - stretch, np.pi + stretch]) * 0.7
-        polygon = centre + radius * np.stack([np.cos(turns), np.sin(turns)], axis=1)
-        cv2.fillConvexPoly(image, np.round(polygon * 16).astype(np.int32), fill, cv2.LINE_AA, 4)
+def _leaf_outlines(rng: Generator, radii: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corner counts ``(count,)`` and outlines ``(count, 16, 2)`` in sixteenths of a pixel: ellipses and polygons."""
+    count = len(radii)
+    corners = rng.choice([3, 4, 4, 5, 6, 16, 16, 16], count)
+    if rng.random() < 0.5:  # all of a kind, as pebbles or bricks are
+        corners[:] = corners[0]
+    turns = np.arange(16) * (2 * np.pi / corners[:, None])
+    turns = turns + rng.uniform(-0.5, 0.5, (count, 16)) * np.where(corners == 16, 0, 2 / corners)[:, None]
+    long, wide = radii[:, None] * np.cos(turns), radii[:, None] * np.sin(turns) * rng.uniform(0.3, 1, (count, 1))
+    tilt = rng.uniform(0, 2 * np.pi, (count, 1))
+    x, y = long * np.cos(tilt) - wide * np.sin(tilt), long * np.sin(tilt) + wide * np.cos(tilt)
+    return corners, np.round((np.stack([x, y], axis=2) + centres[:, None]) * 16).astype(np.int32)
 
 
 def scribbles(rng: Generator, height: int, width: int) -> np.ndarray:

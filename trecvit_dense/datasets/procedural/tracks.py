@@ -56,20 +56,20 @@ def _picks(rng: Generator, labels: np.ndarray, spec: ClipSpec) -> tuple[np.ndarr
 def _places(rng: Generator, labels: np.ndarray, count: int, object_fraction: float) -> np.ndarray:
     """``(count, 2)`` pixel coordinates: objects each as likely as any other, then the background."""
     height, width = labels.shape
-    pixel = rng.integers(0, height * width, count)  # anywhere, where nothing better is found
-    present = np.unique(labels)
-    objects = present[present > 0]
+    objects = [int(i) for i in np.flatnonzero(np.bincount(labels.ravel())) if i]
+    wanted = np.zeros(count, int)
+    if objects:
+        on_object = rng.random(count) < object_fraction
+        wanted[on_object] = rng.choice(objects, int(on_object.sum()))
+    by_edge = rng.random(count) < _EDGE_SHARE
     edge = cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) > 0
-    draw = rng.random((count, 2))
-    for i in range(count):
-        if draw[i, 0] < object_fraction and len(objects):
-            chosen = labels == objects[rng.integers(len(objects))]
-        else:
-            chosen = labels == 0
-        near = chosen & edge if draw[i, 1] < _EDGE_SHARE else chosen
-        inside = np.flatnonzero(near)
-        if len(inside):
-            pixel[i] = inside[rng.integers(len(inside))]
+    pixel = rng.integers(0, height * width, count)  # anywhere, where nothing better is found
+    for instance in set(wanted.tolist()):
+        chosen = labels == instance
+        for mine, where in (((wanted == instance) & ~by_edge, chosen), ((wanted == instance) & by_edge, chosen & edge)):
+            inside = np.flatnonzero(where)
+            if len(inside) and mine.any():
+                pixel[mine] = inside[rng.integers(0, len(inside), int(mine.sum()))]
     return np.stack([pixel % width, pixel // width], axis=1) + rng.random((count, 2))
 
 
