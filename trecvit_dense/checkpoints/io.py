@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from trecvit_dense.io.atomic import atomic_path
 
+from .architecture import describe, first_difference, square_grid
+
 BOXED = Path(__file__).resolve().parent.parent / 'weights' / 'points.safetensors'
 _METADATA_KEY = 'trecvit_dense'
-_POSITIONS = 'pos_embedding'
+_POSITIONS = 'position.table'
 
 
 class CheckpointError(ValueError):
@@ -256,8 +258,6 @@ def load_state(
     Raises:
         CheckpointError: NaN; another architecture, named by the config field that differs; other tensors (strict).
     """
-    from .architecture import describe, first_difference
-
     check_finite(state, name)
     own = model.state_dict()
     difference = first_difference(describe(state), describe(own))
@@ -270,7 +270,7 @@ def load_state(
                               f"{len(report.unexpected)} unexpected, e.g. '{example}'")  # fmt: skip
     fitted = {}
     for key in own.keys() & state.keys():
-        fitted[key] = fit_positions(state[key], own[key], key, report) if key.endswith(_POSITIONS) else state[key]
+        fitted[key] = fit_positions(state[key], own[key], key, report)
         if fitted[key].shape != own[key].shape:
             raise CheckpointError(f"{name}: tensor '{key}' has shape {tuple(state[key].shape)}; "
                                   f'the model wants {tuple(own[key].shape)}')  # fmt: skip
@@ -280,13 +280,16 @@ def load_state(
 
 
 def fit_positions(table: Tensor, wanted: Tensor, key: str, report: LoadReport) -> Tensor:
-    """Interpolate a learned ``(1, h * w, C)`` table to the wanted number of tokens (square grids), and report it."""
-    if table.shape == wanted.shape or table.ndim != 3 or table.shape[-1] != wanted.shape[-1]:
+    """Interpolate a learned ``(1, h * w, C)`` position table to the wanted number of tokens, and report it.
+
+    Other tensors, and tables of grids that are not square, are returned as they are.
+    """
+    from trecvit_dense.models.layers.embedding import interpolate_table
+
+    if not key.endswith(_POSITIONS) or table.shape == wanted.shape or table.shape[-1] != wanted.shape[-1]:
         return table
-    old, new = round(table.shape[1] ** 0.5), round(wanted.shape[1] ** 0.5)
-    if old * old != table.shape[1] or new * new != wanted.shape[1]:
+    old, new = square_grid(table.shape[1]), square_grid(wanted.shape[1])
+    if old is None or new is None:
         return table
-    grid = table.float().unflatten(1, (old, old)).permute(0, 3, 1, 2)  # (1, C, h, w)
-    grid = nn.functional.interpolate(grid, size=(new, new), mode='bicubic', align_corners=False)
-    report.resized.append(f'{key}: {old}x{old} -> {new}x{new}')
-    return grid.flatten(2).transpose(1, 2).to(table.dtype)  # (1, h * w, C)
+    report.resized.append(f'{key}: {old[0]}x{old[1]} -> {new[0]}x{new[1]}')
+    return interpolate_table(table, old, new).to(table.dtype)

@@ -77,7 +77,7 @@ def _tokens() -> list[Rule]:
 
 
 def _in_torch(rules: Iterable[Rule]) -> list[Rule]:
-    """JAX rules of the temporal block with torch's separator and linear layers; its other layouts are the same in both."""
+    """JAX rules of the temporal block with the separator and linear layers of torch; other layouts are equal."""
     found = []
     for rule in rules:
         names = tuple(re.sub(r'\.kernel$', '.weight', name.replace('/', '.')) for name in rule.official)

@@ -123,7 +123,7 @@ class TAPNextHead(Head):
     """Point queries as prompt tokens, coordinates from bins.
 
     Args:
-        backbone_channels: Given by the perceiver, as are ``backbone_strides``, which this head does not need.
+        backbone_channels, backbone_strides: Passed by the perceiver.
         image_size: ``(H, W)`` of the position table of the queries; inputs of another size are scaled to it.
         num_bins: Coordinate bins per axis.
         bin_size: Model-space units per bin; ``num_bins * bin_size`` spans the image. Losses are in these units.
@@ -147,7 +147,7 @@ class TAPNextHead(Head):
     def __init__(
         self,
         backbone_channels: tuple[int, ...],
-        backbone_strides: tuple[tuple[int, int], ...] = (),
+        backbone_strides: tuple[tuple[float, float], ...] = (),
         *,
         image_size: tuple[int, int] = (256, 256),
         num_bins: int = 256,
@@ -163,7 +163,7 @@ class TAPNextHead(Head):
         official_certainty: bool = False,
         loss: dict | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone_channels, backbone_strides)
         _one_of('numerics', numerics, tuple(NUMERICS))
         _one_of('border', border, ('clamp', 'zero'))
         _one_of('attention', attention, ('full', 'read_only'))
