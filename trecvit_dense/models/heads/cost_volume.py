@@ -53,7 +53,7 @@ class FeaturePyramid(nn.Module):
         self.laterals = nn.ModuleList(
             nn.Linear(width, channels * cells**2) for width, cells in zip(in_channels, self.cells, strict=True)
         )
-        self.mix = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.GELU(), nn.Conv2d(channels, channels, 1))
+        self.mix = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
 
     def forward(self, features: Features) -> list[Tensor]:
         """List of ``(B, T, C, h, w)``, one per pyramid level."""

@@ -98,21 +98,22 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class StemStage(nn.Module):
-    """Halve the resolution (3x3, stride 2), then one residual 3x3 convolution."""
+    """Halve the resolution (3x3, stride 2), then, if ``residual``, one residual 3x3 convolution."""
 
-    def __init__(self, channels_in: int, channels: int) -> None:
+    def __init__(self, channels_in: int, channels: int, *, residual: bool) -> None:
         super().__init__()
         self.down = nn.Conv2d(channels_in, channels, 3, stride=2, padding=1)
         self.norm = ChannelNorm(channels, eps=1e-6)
-        self.residual_norm = ChannelNorm(channels, eps=1e-6)
-        self.residual = nn.Conv2d(channels, channels, 3, padding=1)
+        self.residual_norm = ChannelNorm(channels, eps=1e-6) if residual else None
+        self.residual = nn.Conv2d(channels, channels, 3, padding=1) if residual else None
         for conv in (self.down, self.residual):
-            lecun_normal_(conv.weight)
-            nn.init.zeros_(conv.bias)
+            if conv is not None:
+                lecun_normal_(conv.weight)
+                nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.gelu(self.norm(self.down(x)), approximate='tanh')
-        return x + self.residual(F.gelu(self.residual_norm(x), approximate='tanh'))
+        x = F.relu(self.norm(self.down(x)))
+        return x if self.residual is None else x + self.residual(F.relu(self.residual_norm(x)))
 
 
 class ConvStem(nn.Module):
@@ -144,13 +145,16 @@ class ConvStem(nn.Module):
         if channels is None:
             channels = tuple(max(embed_dim >> (stages - 1 - i), 16) for i in range(stages))
         if len(channels) != stages:
-            raise ValueError(f'stem_channels has {len(channels)} widths; patch_size {stride} needs {stages}, one per halving')
+            raise ValueError(f'stem_channels has {len(channels)} widths; patch_size {stride} needs {stages}')
         known = [2 ** (i + 1) for i in range(stages)]
         if any(level not in known for level in levels) or list(levels) != sorted(set(levels)):
             raise ValueError(f'stem_levels is {tuple(levels)}; wanted ascending strides out of {known}')
         self.levels = tuple(levels)
         self.level_channels = tuple(channels[known.index(level)] for level in levels)
-        self.stages = nn.ModuleList(StemStage(a, b) for a, b in zip((3, *channels), channels, strict=False))
+        # No residual at stride 2: a third of the stem's time for the least informative map.
+        self.stages = nn.ModuleList(
+            StemStage(a, b, residual=index > 0) for index, (a, b) in enumerate(zip((3, *channels), channels, strict=False))
+        )
         self.proj = nn.Conv2d(channels[-1], embed_dim, 1)
         lecun_normal_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
