@@ -19,8 +19,8 @@ class VideoError(ValueError):
 class FrameSource:
     """Frames of one video, ``(H, W, 3)`` uint8 RGB, upright (rotation metadata is applied).
 
-    Iterating starts at the first frame every time and holds one frame. Make one with :meth:`open`. A source opens its file
-    only while it is read, so that it can be sent to a worker process.
+    Iterating starts at the first frame every time and holds one frame. Make one with :meth:`open`. A source opens its
+    file only while it is read, so that it can be sent to a worker process.
 
     Attributes:
         name: What messages call it.
@@ -41,7 +41,7 @@ class FrameSource:
         """Open a video file, image, folder of images, glob pattern, array, or camera.
 
         Args:
-            source: Path, pattern such as ``frames/*.png``, ``(T, H, W, 3)`` uint8 array, camera index or ``'camera:0'``.
+            source: Path, pattern as ``frames/*.png``, ``(T, H, W, 3)`` uint8 array, camera index or ``'camera:0'``.
             fps: Frames per second, for sources that do not say.
 
         Raises:
@@ -178,7 +178,7 @@ def _read_image(file: Path) -> np.ndarray:
 
 
 class CameraFrames(FrameSource):
-    """A camera. Iterating a second time goes on where the first stopped."""
+    """A camera, until it is unplugged. Iterating a second time goes on where the first stopped."""
 
     def __init__(self, index: int) -> None:
         import cv2
@@ -201,7 +201,7 @@ class CameraFrames(FrameSource):
         while True:
             frame, self._pending = self._pending, None
             if frame is None and (frame := self._grab()) is None:
-                raise VideoError(f'{self.name}: no more frames; was it disconnected?')
+                return
             yield frame
 
     def _grab(self) -> np.ndarray | None:

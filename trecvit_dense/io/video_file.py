@@ -87,7 +87,7 @@ class VideoFile(FrameSource):
         for index, frame in enumerate(self._frames()):
             yield self._upright(frame, index)
         if index + 1 < self.num_frames and self._promised:
-            raise VideoError(f'{self.path}: {index + 1} frames decoded of {self.num_frames} promised; the file is damaged')
+            raise VideoError(f'{self.path}: {index + 1} frames decoded of {self.num_frames} promised; it is damaged')
 
     def _frames(self, *, seek_dts: int | None = None, probe: bool = False) -> Iterator[av.VideoFrame]:
         """Decoded frames in display order, from the start or from the key frame at ``seek_dts``."""

@@ -13,8 +13,8 @@ _SHIFT = 4  # OpenCV draws with 4 binary places of a pixel
 class TrackDrawer:
     """Draws one frame after another and remembers only the last positions.
 
-    A point keeps the colour of the place where it was first seen. A visible point is a filled disc, an occluded one a faint
-    ring, and so are the parts of its trail. Sizes follow the frame.
+    A point keeps the colour of the place where it was first seen. A visible point is a filled disc with a bright trail,
+    an occluded one a ring with a faint trail. Sizes follow the frame.
 
     Args:
         trail: Frames that a trail reaches back.
@@ -48,7 +48,7 @@ class TrackDrawer:
         visible = np.asarray(visible, bool).reshape(-1)
         ids = np.arange(len(xy_px)) if ids is None else np.asarray(ids, np.int64)
         if not len(xy_px) == len(visible) == len(ids):
-            raise ValueError(f'{len(xy_px)} points, {len(visible)} visible flags, {len(ids)} ids; wanted as many of each')
+            raise ValueError(f'{len(xy_px)} points, {len(visible)} visible flags, {len(ids)} ids; wanted one each')
         self._remember(xy_px, visible, ids, frame.shape[:2])
         height, width = frame.shape[:2]
         if not len(ids):
@@ -118,10 +118,12 @@ class TrackDrawer:
 
 def rainbow(position: np.ndarray) -> np.ndarray:
     """``(N, 3)`` uint8 RGB for positions ``(N, 2)`` in ``[0, 1]``: hue along the diagonal, so neighbours look alike."""
+    if not len(position):
+        return np.zeros((0, 3), np.uint8)
     position = np.clip(np.asarray(position, np.float32).reshape(-1, 2), 0, 1)
     hue = 165 * position.mean(1)  # OpenCV's hue is 0 .. 179; the last part would return to red
     hsv = np.stack([hue, np.full_like(hue, 215), np.full_like(hue, 255)], axis=-1)  # (N, 3)
-    return cv2.cvtColor(np.round(hsv).astype(np.uint8)[None], cv2.COLOR_HSV2RGB)[0] if len(hue) else hsv.astype(np.uint8)
+    return cv2.cvtColor(np.round(hsv).astype(np.uint8)[None], cv2.COLOR_HSV2RGB)[0]
 
 
 def _fixed(xy: np.ndarray) -> np.ndarray:
@@ -129,7 +131,9 @@ def _fixed(xy: np.ndarray) -> np.ndarray:
     return np.round((np.nan_to_num(xy) - 0.5) * (1 << _SHIFT)).astype(np.int32)
 
 
-def contact_sheet(frames: Iterable[np.ndarray], columns: int = 4, *, gap: int = 4, width: int | None = None) -> np.ndarray:
+def contact_sheet(
+    frames: Iterable[np.ndarray], columns: int = 4, *, gap: int = 4, width: int | None = None
+) -> np.ndarray:
     """Frames side by side, row after row, on white.
 
     Args:

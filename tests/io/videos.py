@@ -7,7 +7,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import pytest
 
 
 def numbered_frame(index: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
@@ -53,8 +52,3 @@ def make_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
-
-
-@pytest.fixture
-def video(tmp_path: Path) -> Path:
-    return make_video(tmp_path / 'video.mp4')

@@ -1,0 +1,189 @@
+"""Predictor: points in a whole video, frame by frame or at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from trecvit_dense.io import FrameSource, VideoError
+from trecvit_dense.models.heads.point_slots import add_points
+from trecvit_dense.structures import PointTracks, RecurrentState
+
+from .queries import check_queries, grid_queries
+from .runtime import FrameResult, check_frame_size, load_tracker, to_model
+
+CHUNK_FRAMES = 8
+DEFAULT_GRID = 16
+
+
+class Predictor:
+    """Follows points through videos of any size; one model, many videos.
+
+    Args:
+        checkpoint: A file of ours, ``'boxed'`` (the weights that come with the package), or a model.
+        device: ``'auto'``, ``'cpu'``, ``'cuda'``, ...
+
+    Example:
+        >>> tracks = Predictor().points('video.mp4', grid=16)    # doctest: +SKIP
+        >>> tracks.xy_px.shape                                   # (N, T, 2), pixels of the video
+    """
+
+    def __init__(self, checkpoint: str | Path | nn.Module = 'boxed', *, device: str | torch.device = 'auto') -> None:
+        self.model = load_tracker(checkpoint, device)
+        self.device = next(self.model.parameters()).device
+
+    def points(
+        self,
+        video: str | Path | np.ndarray | FrameSource,
+        queries_txy: np.ndarray | None = None,
+        *,
+        grid: int | None = None,
+        frame: int = 0,
+        live: bool = False,
+        chunk: int | None = None,
+        max_frames: int | None = None,
+    ) -> PointTracks:
+        """Tracks of all points; only they are held, not the video.
+
+        Arguments and errors as in :meth:`stream_points`. Before its query frame a point is NaN and not visible.
+        """
+        source = FrameSource.open(video)
+        if source.live and max_frames is None:
+            raise ValueError(f'{source.name} has no end; give max_frames, or use stream_points')
+        query = self.make_queries(source, queries_txy, grid=grid, frame=frame, max_frames=max_frames)
+        results = self.stream_points(source, query, live=live, chunk=chunk, max_frames=max_frames)
+        xy, visible = zip(*((result.xy_px, result.visible) for result in results), strict=True)
+        return PointTracks(np.stack(xy, axis=1), np.stack(visible, axis=1), query)
+
+    def stream_points(
+        self,
+        source: str | Path | int | np.ndarray | FrameSource,
+        queries_txy: np.ndarray | None = None,
+        *,
+        grid: int | None = None,
+        frame: int = 0,
+        live: bool = False,
+        chunk: int | None = None,
+        max_frames: int | None = None,
+    ) -> Iterator[FrameResult]:
+        """Yield one :class:`FrameResult` per frame, in order. Memory does not grow with the length of the video.
+
+        Args:
+            source: Anything that :meth:`FrameSource.open` takes.
+            queries_txy: ``(N, 3)`` frame, x, y in pixels of the video. Default: ``grid``.
+            grid: Points per side of a regular grid on frame ``frame`` (16 when nothing is given).
+            live: A query enters the model on its own frame, as if nobody had known before. Otherwise all are known
+                from the start, as in the TAP-Vid benchmark.
+            chunk: Frames per step of the model, 8 by default (1 for a camera): speed and delay, not results.
+            max_frames: Stop after so many.
+
+        Raises:
+            ValueError: a query outside the frame, after the end or not a number; a frame smaller than one patch. At the
+                end of the stream: a query whose frame never came.
+        """
+        source = FrameSource.open(source)
+        check_frame_size(source.size, self.model)
+        query = self.make_queries(source, queries_txy, grid=grid, frame=frame, max_frames=max_frames)
+        chunk = chunk or (1 if source.live else CHUNK_FRAMES)
+        return self._stream(source, query, live, max(1, chunk), max_frames)
+
+    @staticmethod
+    def make_queries(
+        source: FrameSource,
+        queries_txy: np.ndarray | None = None,
+        *,
+        grid: int | None = None,
+        frame: int = 0,
+        max_frames: int | None = None,
+    ) -> np.ndarray:
+        """``(N, 3)`` checked queries, as :meth:`stream_points` makes them from the same arguments."""
+        if queries_txy is not None and grid is not None:
+            raise ValueError('both queries_txy and grid are given; wanted one of them')
+        if max_frames is not None and max_frames < 1:
+            raise ValueError(f'max_frames is {max_frames}; wanted 1 or more')
+        if queries_txy is None:
+            queries_txy = grid_queries(DEFAULT_GRID if grid is None else grid, source.size, frame)
+        known = [count for count in (source.num_frames, max_frames) if count is not None]
+        return check_queries(queries_txy, source.size, min(known, default=None))
+
+    def _stream(
+        self, source: FrameSource, query: np.ndarray, live: bool, chunk: int, max_frames: int | None
+    ) -> Iterator[FrameResult]:
+        slots = np.full(len(query), -1) if live else np.arange(len(query))
+        state, count = None, 0
+        frames = islice(source, max_frames)
+        while images := list(islice(frames, self._until_next(query, slots, count, chunk))):
+            with torch.no_grad():
+                video, scale = to_model(self.model, images)
+                if state is None:
+                    state = self._start(query, scale, live)
+                if live:
+                    self._enter(state, query, slots, count, scale)
+                outputs, state = self.model.step(video, state)
+            output = outputs['points']
+            xy = output.xy_px[0].float().cpu().numpy() / scale  # (T, Q, 2)
+            visible, certainty = output.visible[0].cpu().numpy(), output.certainty
+            certainty = None if certainty is None else certainty[0].float().cpu().numpy()
+            for index, image in enumerate(images):
+                yield self._result(count + index, query, slots, image, *(
+                    None if values is None else values[index] for values in (xy, visible, certainty)
+                ))  # fmt: skip
+            count += len(images)
+        self._check_all_came(source, query, count)
+
+    @staticmethod
+    def _until_next(query: np.ndarray, slots: np.ndarray, count: int, chunk: int) -> int:
+        """Frames of the next step: a live query must find the model at the start of a step."""
+        later = query[(slots < 0) & (query[:, 0] > count), 0]
+        return min(chunk, int(later.min()) - count) if len(later) else chunk
+
+    def _start(self, query: np.ndarray, scale: np.ndarray, live: bool) -> RecurrentState:
+        if live:
+            nothing = torch.zeros(1, 0, 3, device=self.device)
+            return self.model.start(1, self.device, points=dict(query_txy=nothing, capacity=len(query)))
+        scaled = torch.from_numpy(query * np.array([1, *scale], dtype=np.float32))
+        return self.model.start(1, self.device, points=dict(query_txy=scaled[None].to(self.device)))
+
+    @staticmethod
+    def _enter(state: RecurrentState, query: np.ndarray, slots: np.ndarray, count: int, scale: np.ndarray) -> None:
+        """Give slots to the queries of frame ``count``, which the next step starts with."""
+        now = np.flatnonzero(query[:, 0] == count)
+        if len(now):
+            points = state.scope('heads.points')
+            slots[now] = add_points(points, torch.from_numpy(query[now, 1:] * scale)).cpu().numpy()
+            state.put('heads.points', points)
+
+    @staticmethod
+    def _result(
+        frame: int,
+        query: np.ndarray,
+        slots: np.ndarray,
+        image: np.ndarray,
+        xy: np.ndarray,
+        visible: np.ndarray,
+        certainty: np.ndarray | None,
+    ) -> FrameResult:
+        """Model slots to points; a point whose query frame has not come is NaN and not visible."""
+        there = query[:, 0] <= frame
+        points = np.full((len(query), 2), np.nan, np.float32)
+        points[there] = xy[slots[there]]
+        shown, sure = np.zeros(len(query), bool), None
+        shown[there] = visible[slots[there]]
+        if certainty is not None:
+            sure = np.zeros(len(query), np.float32)
+            sure[there] = certainty[slots[there]]
+        return FrameResult(frame, np.arange(len(query)), points, shown, sure, image)
+
+    @staticmethod
+    def _check_all_came(source: FrameSource, query: np.ndarray, count: int) -> None:
+        if not count:
+            raise VideoError(f'{source.name}: the video is empty')
+        if (query[:, 0] >= count).any():
+            index = int(query[:, 0].argmax())
+            late = f'query {index} asks for frame {query[index, 0]:.0f}'
+            raise ValueError(f'{late}; the video ended after {count} frames')
