@@ -37,7 +37,9 @@ class Subclass(np.ndarray):
 def sample():
     video = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
     return {
-        'a': dict(video=video, points=np.random.default_rng(0).random((5, 2, 2), np.float32), occluded=np.eye(5, 2) > 0),
+        'a': dict(
+            video=video, points=np.random.default_rng(0).random((5, 2, 2), np.float32), occluded=np.eye(5, 2) > 0
+        ),
         'jpeg': np.array([b'\xff\xd8one', b'\xff\xd8three']),
         'objects': np.array([b'1', b'22'], object),
         'fortran': np.asfortranarray(np.arange(6.0).reshape(2, 3)),

@@ -43,17 +43,23 @@ class PerceptionTestPoints(Dataset):
         ann_file: str,
         video_root: str | None = None,
         *,
-        resolution: int | Sequence[int] | None = (256, 256),
+        resolution: int | str | Sequence[int] | None = (256, 256),
         query_mode: str = 'first',
         max_videos: int | None = None,
     ) -> None:
         check_query_mode(query_mode)
-        self.path, self.query_mode, self.resolution = Path(ann_file).expanduser(), query_mode, parse_resolution(resolution)
+        self.path, self.query_mode, self.resolution = (
+            Path(ann_file).expanduser(),
+            query_mode,
+            parse_resolution(resolution),
+        )
         self.video_root = Path(video_root).expanduser() if video_root else self.path.parent
         self.labels = {name: label for name, label in _read_labels(self.path).items() if label.get('point_tracking')}
         self.names = list(self.labels)[:max_videos]
         if not self.names:
-            raise ValueError(f'{self.path}: no video has a point track; wanted a Perception Test file with point_tracking')
+            raise ValueError(
+                f'{self.path}: no video has a point track; wanted a Perception Test file with point_tracking'
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -64,7 +70,10 @@ class PerceptionTestPoints(Dataset):
         label = self.labels[name]
         num_frames = int(label['metadata']['num_frames'])
         where = f'{self.path}, {name}'
-        dense = [dense_track(track, num_frames, where=f'{where}, point {i}') for i, track in enumerate(label['point_tracking'])]
+        dense = [
+            dense_track(track, num_frames, where=f'{where}, point {i}')
+            for i, track in enumerate(label['point_tracking'])
+        ]
         video, original = stack_frames(FrameSource.open(find_video(self.video_root, name)), self.resolution)
         if len(video) < num_frames:
             raise ValueError(f'{where}: the video has {len(video)} frames, its label {num_frames}; is it cut short?')
@@ -82,5 +91,7 @@ def _read_labels(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f'{path}: not a JSON file ({error})') from None
     if not isinstance(labels, dict) or not all(isinstance(v, dict) and 'metadata' in v for v in labels.values()):
-        raise ValueError(f"{path}: not a Perception Test file; wanted {{video_id: {{'metadata': ..., 'point_tracking': ...}}}}")
+        raise ValueError(
+            f"{path}: not a Perception Test file; wanted {{video_id: {{'metadata': ..., 'point_tracking': ...}}}}"
+        )
     return labels

@@ -14,17 +14,17 @@ from ..evaluation.functional.tapvid import sample_queries
 from ..structures import PointTracks, VideoSample
 
 
-def parse_resolution(resolution: int | Sequence[int] | None) -> tuple[int, int] | None:
-    """``(H, W)`` from ``256``, ``(H, W)`` or None (keep the video's own size).
+def parse_resolution(resolution: int | str | Sequence[int] | None) -> tuple[int, int] | None:
+    """``(H, W)`` from ``256`` or ``(H, W)``; None from None or ``'native'`` (keep the video's own size).
 
     Raises:
         ValueError: anything else.
     """
-    if resolution is None:
+    if resolution in (None, 'native'):
         return None
     pair = (resolution, resolution) if isinstance(resolution, int) else resolution
     if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
-        raise ValueError(f'resolution is {resolution!r}; wanted a number of pixels, (height, width), or None to keep the size')
+        raise ValueError(f'resolution is {resolution!r}; wanted a number of pixels, (height, width), or native')
     return pair[0], pair[1]
 
 
@@ -59,7 +59,9 @@ def decode_jpeg(data: bytes, *, where: str) -> np.ndarray:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert('RGB'))
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f'{where}: not a readable image of {len(data)} bytes ({" ".join(str(error).split())})') from None
+        raise ValueError(
+            f'{where}: not a readable image of {len(data)} bytes ({" ".join(str(error).split())})'
+        ) from None
 
 
 def shift_kinetics_points(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -75,7 +77,9 @@ def shift_kinetics_points(points: np.ndarray, size: tuple[int, int]) -> np.ndarr
     return (points * extent - 0.5) / extent
 
 
-def check_annotation(points: Any, occluded: Any, num_frames: int | None, *, where: str) -> tuple[np.ndarray, np.ndarray]:
+def check_annotation(
+    points: Any, occluded: Any, num_frames: int | None, *, where: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Normalised points ``(N, T, 2)`` and flags ``(N, T)`` that can be trusted.
 
     Points that are occluded may lie anywhere or be NaN (they become 0); visible ones must lie in the image.

@@ -41,7 +41,7 @@ class PointOdysseyDataset(Dataset):
         split: str = 'test',
         *,
         num_points: int = 64,
-        resolution: int | Sequence[int] | None = (512, 896),
+        resolution: int | str | Sequence[int] | None = (512, 896),
         max_frames: int | None = None,
     ) -> None:
         self.root = Path(data_root).expanduser() / split
@@ -98,5 +98,7 @@ def read_annotation(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f'{path}: not a PointOdyssey annotation ({" ".join(str(error).split())})') from None
     if tracks.ndim != 3 or visible.shape != tracks.shape[:2] or valid.shape != visible.shape:
-        raise ValueError(f'{path}: trajs_2d {tracks.shape} and visibility {visible.shape} do not fit; wanted (T, N, 2), (T, N)')
+        raise ValueError(
+            f'{path}: trajs_2d {tracks.shape} and visibility {visible.shape} do not fit; wanted (T, N, 2), (T, N)'
+        )
     return tracks, visible, valid

@@ -51,7 +51,7 @@ class TapVidDataset(Dataset):
         subset: ``'davis'``, ``'rgb_stacking'``, ``'kinetics'``, ``'robotap'``, or ``'auto'``: guessed from the content. It names
             the samples and metrics and changes nothing that is read.
         query_mode: ``'first'`` or ``'strided'``.
-        resolution: ``(H, W)``, or one number for a square; frames are resized and points scaled. None keeps the video's.
+        resolution: ``(H, W)``, or one number for a square; frames are resized and points scaled. None or ``'native'`` keeps the video's.
         video_root: Folder of the videos of a csv; default: the csv's folder.
         max_video_frames: A csv video that is longer is cut in near-equal parts, each evaluated on its own.
         max_videos: Use only the first so many.
@@ -68,17 +68,23 @@ class TapVidDataset(Dataset):
         subset: str = 'auto',
         *,
         query_mode: str = 'first',
-        resolution: int | Sequence[int] | None = (256, 256),
+        resolution: int | str | Sequence[int] | None = (256, 256),
         video_root: str | None = None,
         max_video_frames: int = 1000,
         max_videos: int | None = None,
     ) -> None:
         check_query_mode(query_mode)
         if subset not in (*SUBSETS, 'auto'):
-            raise ValueError(f"subset is '{subset}'; wanted one of {', '.join(SUBSETS)} or auto{nearest(subset, [*SUBSETS])}")
+            raise ValueError(
+                f"subset is '{subset}'; wanted one of {', '.join(SUBSETS)} or auto{nearest(subset, [*SUBSETS])}"
+            )
         if max_video_frames < 1:
             raise ValueError(f'max_video_frames is {max_video_frames}; wanted at least 1')
-        self.path, self.query_mode, self.resolution = Path(ann_file).expanduser(), query_mode, parse_resolution(resolution)
+        self.path, self.query_mode, self.resolution = (
+            Path(ann_file).expanduser(),
+            query_mode,
+            parse_resolution(resolution),
+        )
         self.video_root = Path(video_root).expanduser() if video_root else self.path.parent
         self._files = _annotation_files(self.path)
         self._loaded: tuple[int, list[tuple[str, dict[str, Any]]]] | None = None
@@ -207,7 +213,9 @@ def _annotation(entry: dict[str, Any], *, where: str) -> tuple[np.ndarray, np.nd
             raise ValueError(f'{where}: video is a list with entries that are not bytes; wanted encoded images')
     elif not isinstance(video, np.ndarray) or video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
         seen = f'{video.dtype} {video.shape}' if isinstance(video, np.ndarray) else f'a {type(video).__name__}'
-        raise ValueError(f'{where}: video is {seen}; wanted uint8 (frames, height, width, 3) or a list of encoded images')
+        raise ValueError(
+            f'{where}: video is {seen}; wanted uint8 (frames, height, width, 3) or a list of encoded images'
+        )
     if len(video) == 0 or (not _is_encoded(video) and 0 in video.shape):
         raise ValueError(f'{where}: the video is empty; wanted at least one frame')
     return check_annotation(entry['points'], entry['occluded'], len(video), where=where)
@@ -221,7 +229,9 @@ def _frames(video: Any, *, where: str) -> Iterator[np.ndarray]:
     for number, data in enumerate(video):
         frame = decode_jpeg(data, where=f'{where}, frame {number}')
         if size not in (None, frame.shape):
-            raise ValueError(f'{where}: frame {number} is {frame.shape[:2]} px, the first one {size[:2]}; all must agree')
+            raise ValueError(
+                f'{where}: frame {number} is {frame.shape[:2]} px, the first one {size[:2]}; all must agree'
+            )
         size = frame.shape
         yield frame
 

@@ -113,7 +113,9 @@ def summarise_events(
         long_enough = events['duration'] >= minimum
         for threshold in dist_thresholds:
             scores = events[f'aj_rd_D{threshold}'][long_enough]
-            metrics[f'AJ_RD_D{threshold}_dmin{minimum}'] = float(scores.mean(dtype=np.float64)) if len(scores) else np.nan
+            metrics[f'AJ_RD_D{threshold}_dmin{minimum}'] = (
+                float(scores.mean(dtype=np.float64)) if len(scores) else np.nan
+            )
         metrics[f'AJ_RD_dmin{minimum}'] = _nanmean([metrics[f'AJ_RD_D{d}_dmin{minimum}'] for d in dist_thresholds])
     metrics['AJ_RD'] = _nanmean([metrics[f'AJ_RD_dmin{minimum}'] for minimum in min_durations])
     return metrics

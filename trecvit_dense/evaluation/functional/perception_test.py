@@ -25,7 +25,9 @@ def dense_track(track: dict[str, Any], num_frames: int, *, where: str) -> tuple[
     if points.shape != (2, len(frames)):
         raise ValueError(f'{where}: points has shape {points.shape}; wanted (2, {len(frames)}): a row of y, a row of x')
     if len(frames) and not (0 <= frames.min() and frames.max() < num_frames):
-        raise ValueError(f'{where}: frame_ids run from {frames.min()} to {frames.max()}; the video has {num_frames} frames')
+        raise ValueError(
+            f'{where}: frame_ids run from {frames.min()} to {frames.max()}; the video has {num_frames} frames'
+        )
     xy, listed = np.zeros((num_frames, 2)), np.zeros(num_frames, bool)
     xy[frames], listed[frames] = points[::-1].T, True
     return xy, listed
@@ -41,11 +43,11 @@ def video_arrays(label: dict[str, Any], result: dict[str, Any], *, name: str) ->
     truths, predictions = label['point_tracking'], result['point_tracking']
     rows = []
     for number, prediction in enumerate(predictions):
-        where = f"{name}, result {number}"
+        where = f'{name}, result {number}'
         if not 0 <= prediction['id'] < len(truths):
-            raise ValueError(f"{where}: id is {prediction['id']}; the labels have {len(truths)} points")
+            raise ValueError(f'{where}: id is {prediction["id"]}; the labels have {len(truths)} points')
         truth = truths[prediction['id']]
-        gt_xy, seen = dense_track(truth, num_frames, where=f"{name}, label {prediction['id']}")
+        gt_xy, seen = dense_track(truth, num_frames, where=f'{name}, label {prediction["id"]}')
         rows.append((gt_xy, seen, dense_track(prediction, num_frames, where=where)[0]))
     gt_xy, seen, pred_xy = (np.stack(column)[None] for column in zip(*rows, strict=True))  # (1, N, T, ...)
     query = np.zeros((1, len(rows), 3))
@@ -77,7 +79,9 @@ def score_perception_test(
     scores: dict[str, list[float]] = {'': [], '_static': [], '_moving': []}
     for name, result in results.items():
         if name not in labels:
-            raise ValueError(f"results hold the video '{name}', which the labels do not; pass the labels of the same split")
+            raise ValueError(
+                f"results hold the video '{name}', which the labels do not; pass the labels of the same split"
+            )
         if not result.get('point_tracking'):
             raise ValueError(f"results of '{name}' hold no point track; wanted a non-empty list point_tracking")
         arrays = video_arrays(labels[name], result, name=name)

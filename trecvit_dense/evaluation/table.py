@@ -1,0 +1,104 @@
+"""Metrics as a plain text table: the model, and beside it what it must beat."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from .functional.tapvid import THRESHOLDS_PX
+
+_COLUMNS = ('AJ', 'delta_avg', 'OA', *(f'delta_{threshold}' for threshold in THRESHOLDS_PX))
+_ROWS = {'': 'model', 'zero_motion': 'zero motion', 'reset': 'state reset'}
+_PER_VIDEO = 'per_video'
+_HIDDEN = 'reappear'
+_DETAIL = re.compile(r'/AJ_RD_D\d+_dmin\d+$')  # 25 bins: in results.json, too many to read here
+
+
+def format_table(metrics: dict[str, float]) -> str:
+    """One block per protocol, e.g. ``tapvid/first/256``, with rows model, zero motion and state reset; then the rest.
+
+    Args:
+        metrics: Flat, as metrics return them. A value that is NaN or None prints as ``-``.
+    """
+    groups = sorted(_point_groups(metrics))
+    blocks = [_point_block(group, metrics) for group in groups]
+    rest = {key: value for key, value in metrics.items() if not any(key.startswith(f'{group}/') for group in groups)}
+    rest = {key: value for key, value in rest.items() if not _DETAIL.search(key)}
+    if rest:
+        blocks.append('\n'.join(_grid([[key, _number(value)] for key, value in rest.items()])))
+    return '\n\n'.join(blocks)
+
+
+def _point_groups(metrics: dict[str, float]) -> set[str]:
+    """Prefixes below which a point-tracking protocol reports: those of ``delta_avg`` of the model over all points."""
+    heads = {key.rpartition('/')[0] for key in metrics if key.endswith('/delta_avg')}
+    inner = (*_ROWS, _HIDDEN)
+    return {head for head in heads if head.rpartition('/')[2] not in inner and f'/{_PER_VIDEO}/' not in head}
+
+
+def _point_block(group: str, metrics: dict[str, float]) -> str:
+    values = {key[len(group) + 1 :]: value for key, value in metrics.items() if key.startswith(f'{group}/')}
+    lines = [_title(group, values), *_method_rows(values, '')]
+    if f'{_HIDDEN}/AJ' in values:
+        lines += ['', f'points that were hidden and came back ({_count(values, f"{_HIDDEN}/num_points")})']
+        lines += _method_rows(values, f'{_HIDDEN}/')
+        lines += _worth_of_memory(values)
+    lines += _video_rows(values)
+    return '\n'.join(lines)
+
+
+def _title(group: str, values: dict[str, float]) -> str:
+    if 'num_videos' not in values:
+        return group
+    return f'{group}: {int(values["num_videos"])} videos, {_count(values, "num_points")}'
+
+
+def _count(values: dict[str, float], key: str) -> str:
+    return f'{int(values.get(key, 0))} points'
+
+
+def _method_rows(values: dict[str, float], subset: str) -> list[str]:
+    rows = [['', *_COLUMNS]]
+    for method, label in _ROWS.items():
+        prefix = f'{method}/{subset}' if method else subset
+        if f'{prefix}AJ' in values:
+            rows.append([label, *(_number(values.get(prefix + column)) for column in _COLUMNS)])
+    return _grid(rows)
+
+
+def _worth_of_memory(values: dict[str, float]) -> list[str]:
+    kept, cleared = values[f'{_HIDDEN}/AJ'], values.get(f'reset/{_HIDDEN}/AJ')
+    if cleared is None:
+        return []
+    return [f'clearing the state before every frame changes their AJ by {cleared - kept:+.3f}']
+
+
+def _video_rows(values: dict[str, float]) -> list[str]:
+    names = [
+        key[len(_PER_VIDEO) + 1 : -len('/AJ')]
+        for key in values
+        if key.startswith(f'{_PER_VIDEO}/') and key.endswith('/AJ')
+    ]
+    names = [name for name in names if name.rpartition('/')[2] not in _ROWS]
+    if not names:
+        return []
+    rows = [['video', 'AJ', 'delta_avg', 'OA', 'zero motion delta_avg']]
+    columns = ('AJ', 'delta_avg', 'OA', 'zero_motion/delta_avg')
+    rows += [[name, *(_number(values.get(f'{_PER_VIDEO}/{name}/{column}')) for column in columns)] for name in names]
+    return ['', *_grid(rows)]
+
+
+def _number(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return '-'
+    return str(int(value)) if float(value).is_integer() and abs(value) > 1 else f'{value:.3f}'
+
+
+def _grid(rows: Sequence[Sequence[str]]) -> list[str]:
+    """First column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        '  '.join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
