@@ -2,9 +2,9 @@
 #
 #   tools/test.py configs/point_track_trecvit_tapvid.py boxed --cfg-options ann_file=FILE query_mode=first
 #
-# The model comes from the checkpoint. query_mode=strided also runs each video backwards. --reset-state adds the rows that
-# say what the memory is worth. Errors are measured on 256 x 256, whatever resolution the frames are read at; a resolution
-# other than 256 x 256 is another setting, not the benchmark's: report it apart.
+# The model comes from the checkpoint. query_mode=strided also runs each video backwards. --reset-state adds the rows
+# that say what the memory is worth. Errors are measured on 256 x 256, whatever resolution the frames are read at; a
+# resolution other than 256 x 256 is another setting, not the benchmark's: report it apart.
 # Hardware: CPU or one GPU, one video in memory at a time. Metric: tapvid/first/256/AJ beside zero motion.
 
 _base_ = ['./_base_/default_runtime.py']

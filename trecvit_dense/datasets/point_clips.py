@@ -1,4 +1,4 @@
-"""What every point-tracking benchmark shares: resizing and decoding as the official readers do, queries, and the sample."""
+"""What every point-tracking benchmark shares: resizing and decoding as the official readers do, and the sample."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def resize_frame(frame: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
 
 
 def stack_frames(frames: Iterable[np.ndarray], size: tuple[int, int] | None) -> tuple[np.ndarray, tuple[int, int]]:
-    """``(T, H, W, 3)`` uint8 at ``size``, and the ``(H, W)`` that the frames had. One full-size frame is held at a time."""
+    """``(T, H, W, 3)`` uint8 at ``size``, and the ``(H, W)`` that the frames had. Holds one full-size frame."""
     original, resized = (0, 0), []
     for frame in frames:
         original = frame.shape[:2]
@@ -104,8 +104,8 @@ def check_annotation(
         raise ValueError(f'{where}: a visible point is not finite; mark it as occluded')
     if seen.size and (seen.min() < -0.5 or seen.max() > 1.5):
         raise ValueError(
-            f'{where}: visible points run from {seen.min():.3g} to {seen.max():.3g}; wanted 0..1 (x / width, y / height), '
-            f'are these pixels?'
+            f'{where}: visible points run from {seen.min():.3g} to {seen.max():.3g}; wanted 0..1 '
+            f'(x / width, y / height), are these pixels?'
         )
     finite = np.isfinite(points).all(axis=-1, keepdims=True)
     return np.where(finite, points, points.dtype.type(0)), occluded

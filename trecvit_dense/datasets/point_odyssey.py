@@ -27,7 +27,7 @@ class PointOdysseyDataset(Dataset):
         split: ``'test'``, ``'val'``, ``'train'``; '' when ``data_root`` itself holds the sequences.
         num_points: Tracks of a sequence, evenly chosen as the official loader does.
         resolution: ``(H, W)`` of the frames; the official evaluation uses 512 x 896. None keeps 540 x 960.
-        max_frames: Use only the first so many frames. The test sequences have up to several thousand, held in memory as bytes.
+        max_frames: Use only the first so many frames. Test sequences have thousands, which are held in memory.
 
     Raises:
         FileNotFoundError: no sequence there.
@@ -54,7 +54,7 @@ class PointOdysseyDataset(Dataset):
         return len(self.sequences)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``dict(inputs=(T, 3, H, W) uint8 tensor, data_samples=VideoSample)``; ``meta['valid']`` is ``(N, T)`` bool."""
+        """``dict(inputs=(T, 3, H, W) uint8 tensor, data_samples=VideoSample)``; ``meta['valid']`` ``(N, T)``."""
         folder = self.sequences[index]
         source = FrameSource.open(folder / 'rgbs')
         tracks, visible, valid = (part[: self.max_frames] for part in read_annotation(folder / 'anno.npz'))
@@ -83,7 +83,7 @@ def query_at_start(xy: np.ndarray) -> np.ndarray:
 def read_annotation(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``trajs_2d (T, N, 2)`` px float32, visible ``(T, N)`` bool, valid ``(T, N)`` bool.
 
-    Version 1.2 stores ``visibs`` and ``valids``; before, one array ``visibilities`` says 0 occluded, 1 visible, 2 invalid.
+    Version 1.2 stores ``visibs`` and ``valids``; before, ``visibilities`` says 0 occluded, 1 visible, 2 invalid.
 
     Raises:
         ValueError: damaged, or the arrays are missing.

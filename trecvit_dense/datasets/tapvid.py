@@ -1,7 +1,7 @@
-"""TAP-Vid (arXiv 2211.03726): DAVIS, RGB-Stacking, Kinetics, and RoboTAP (arXiv 2308.15975), from their published files.
+"""TAP-Vid (arXiv 2211.03726: DAVIS, RGB-Stacking, Kinetics) and RoboTAP (arXiv 2308.15975) from the published files.
 
-Pickles go through a restricted reader that runs nothing. A pickle is one piece and stays in memory while it is read from;
-frames are decoded and resized one video at a time.
+Pickles go through a restricted reader that runs nothing. A pickle is one piece and stays in memory while it is read
+from; frames are decoded and resized one video at a time.
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ class _Clip:
 class TapVidDataset(Dataset):
     """Any TAP-Vid file: pickle, folder of pickle shards, or csv with videos.
 
-    A pickle holds a dict ``{name: video}``, a list of videos, or one video; a video is ``{'video': uint8 (T, H, W, 3)`` or T
-    encoded images, ``'points': float (N, T, 2)`` x, y in 0..1, ``'occluded': bool (N, T)}``. Videos in which no point is
-    ever visible have no query and are left out, with a warning.
+    A pickle holds a dict ``{name: video}``, a list of videos, or one video; a video is a dict of
+    ``video`` (uint8 ``(T, H, W, 3)``, or T encoded images), ``points`` (float ``(N, T, 2)``, x and y in 0..1) and
+    ``occluded`` (``(N, T)``). Videos in which no point is ever visible have no query and are left out, with a warning.
 
     Args:
         ann_file: ``.pkl``, ``.npy``, ``.csv``, or a folder of ``.pkl`` shards.
-        subset: ``'davis'``, ``'rgb_stacking'``, ``'kinetics'``, ``'robotap'``, or ``'auto'``: guessed from the content. It names
-            the samples and metrics and changes nothing that is read.
+        subset: ``'davis'``, ``'rgb_stacking'``, ``'kinetics'``, ``'robotap'``, or ``'auto'``: guessed from the
+            content. It names the samples and metrics and changes nothing that is read.
         query_mode: ``'first'`` or ``'strided'``.
-        resolution: ``(H, W)``, or one number for a square; frames are resized and points scaled. None or ``'native'`` keeps the video's.
+        resolution: ``(H, W)``, or one number for a square; frames are resized and points scaled. None or ``'native'``
+            keeps the video's.
         video_root: Folder of the videos of a csv; default: the csv's folder.
         max_video_frames: A csv video that is longer is cut in near-equal parts, each evaluated on its own.
         max_videos: Use only the first so many.

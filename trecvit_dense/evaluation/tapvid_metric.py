@@ -43,8 +43,8 @@ def point_predictions(sample: VideoSample) -> dict[str, PointTracks]:
     for tracks in found.values():
         if tracks.xy_px.shape != sample.points.xy_px.shape:
             raise ValueError(
-                f"video '{sample.name}': prediction has shape {tracks.xy_px.shape}, ground truth {sample.points.xy_px.shape}; "
-                f'wanted one predicted row per query'
+                f"video '{sample.name}': prediction has shape {tracks.xy_px.shape}, ground truth "
+                f'{sample.points.xy_px.shape}; wanted one predicted row per query'
             )
     return found
 
@@ -74,8 +74,8 @@ class TapVidMetric(BaseMetric):
         dataset_name: First part of every key.
         query_mode: ``'first'`` or ``'strided'``. None: what each sample's ``meta['query_mode']`` says.
         resolution: Side in px of the square on which errors are measured; the benchmark's thresholds mean 256.
-        nan_policy: A video without any visible point to evaluate has no score. ``'exclude'`` leaves it out and names it in a
-            warning; ``'official'`` lets it turn the mean into NaN, as the official code does.
+        nan_policy: A video without any visible point to evaluate has no score. ``'exclude'`` leaves it out and names it
+            in a warning; ``'official'`` lets it turn the mean into NaN, as the official code does.
         per_video: Also report ``.../per_video/<name>/AJ`` and so on.
     """
 

@@ -23,8 +23,8 @@ class AJRDMetric(BaseMetric):
     Args:
         dataset_name: First part of every key.
         resolution: Side in px of the square on which errors are measured.
-        pool: ``'events'``: every reappearance of the data set weighs the same; ``'videos'``: every video that has one does.
-            The authors publish the function for one batch and not how they pool a data set.
+        pool: ``'events'``: every reappearance of the data set weighs the same; ``'videos'``: every video that has one
+            does. The authors publish the function for one batch and not how they pool a data set.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class PointOdysseyMetric(BaseMetric):
         dataset_name: First part of every key.
         variant: ``'pips2'``, the benchmark's own evaluator, or ``'cotracker'``.
         survival_threshold_px: None: the variant's own, 16 and 50. The paper says 50, the benchmark's code 16.
-        nan_policy: ``'exclude'`` leaves videos with an undefined value out of that value's mean, with a warning that names
-            them; ``'official'`` lets the mean be NaN.
+        nan_policy: ``'exclude'`` leaves videos with an undefined value out of that value's mean, with a warning that
+            names them; ``'official'`` lets the mean be NaN.
     """
 
     def __init__(

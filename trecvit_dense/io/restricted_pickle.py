@@ -1,8 +1,8 @@
 """Read pickled data sets (TAP-Vid, RoboTAP, pickled ``.npy``) without running anything that the file says.
 
 A pickle is a program: it names globals and calls them. Here the few names that NumPy's own writer uses are answered by
-stand-ins that only record what they are told; any other name is refused. NumPy itself is never handed the file's state (a
-forged ``dtype`` state can make it follow pointers): arrays are built from plain bytes afterwards.
+stand-ins that only record what they are told; any other name is refused. NumPy itself is never handed the file's state
+(a forged ``dtype`` state can make it follow pointers): arrays are built from plain bytes afterwards.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class _Array:
     @staticmethod
     def reconstruct(kind: Any, *_placeholder: Any) -> _Array:
         if kind is not _NDARRAY:
-            raise _Refused(f'an array of a class that is not numpy.ndarray')
+            raise _Refused('an array of a class that is not numpy.ndarray')
         return _Array()
 
     @staticmethod
@@ -184,8 +184,8 @@ def _load(file: BinaryIO, path: Path) -> Any:
         return _Converter()(_Unpickler(file, encoding='latin1').load())
     except _Refused as error:
         raise UnsafePickleError(
-            f'{path}: refused, the pickle asks for {error}; only dicts, lists, numbers, text and plain numpy arrays are '
-            f'read, and nothing was run: get the file from its publisher again, or re-save it as plain arrays'
+            f'{path}: refused, the pickle asks for {error}; only dicts, lists, numbers, text and plain numpy arrays '
+            f'are read, and nothing was run: get the file from its publisher again, or re-save it as plain arrays'
         ) from None
     except (MemoryError, OverflowError):
         raise ValueError(f'{path}: the pickle claims more data than memory holds; is the file damaged?') from None

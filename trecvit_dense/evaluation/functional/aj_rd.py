@@ -1,4 +1,4 @@
-"""AJ_RD, the re-detection Jaccard: how well a point is found again after it was out of sight (TAPNext++, section on metrics).
+"""AJ_RD, the re-detection Jaccard: how well a point is found again after it was out of sight (TAPNext++).
 
 Axes as in the official function: time before points, and flags say *visible*.
 """
@@ -89,8 +89,8 @@ def compute_aj_rd(
         min_durations: Frames; bin d holds the events that were out of sight for at least d frames.
 
     Returns:
-        ``(metrics, events)``: metrics ``AJ_RD_D{D}_dmin{d}``, ``AJ_RD_dmin{d}``, ``AJ_RD``; events as :func:`find_events` plus
-        ``aj_rd_D{D}`` ``(E,)``.
+        ``(metrics, events)``: metrics ``AJ_RD_D{D}_dmin{d}``, ``AJ_RD_dmin{d}``, ``AJ_RD``; events as
+        :func:`find_events` plus ``aj_rd_D{D}`` ``(E,)``.
     """
     gt_visible, pred_visible = np.asarray(gt_visible, bool), np.asarray(pred_visible, bool)
     events = find_events(gt_visible)

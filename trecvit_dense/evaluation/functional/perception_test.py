@@ -36,8 +36,9 @@ def dense_track(track: dict[str, Any], num_frames: int, *, where: str) -> tuple[
 def video_arrays(label: dict[str, Any], result: dict[str, Any], *, name: str) -> dict[str, np.ndarray]:
     """Arguments of :func:`compute_tapvid_metrics` for one video, with B = 1 and coordinates times 256.
 
-    The benchmark's rules: an annotated point is occluded on frames that it does not list; the query is its first frame; a
-    prediction is visible on every frame, at (0, 0) where it lists none; a prediction's id is the position of its label.
+    The benchmark's rules: an annotated point is occluded on frames that it does not list; the query is its first
+    frame; a prediction is visible on every frame, at (0, 0) where it lists none; a prediction's id is the position of
+    its label.
     """
     num_frames = int(label['metadata']['num_frames'])
     truths, predictions = label['point_tracking'], result['point_tracking']

@@ -1,7 +1,7 @@
 """PointOdyssey metrics (arXiv 2307.15055, section 5) in the two published variants, and the official choice of tracks.
 
-``pips2``: the benchmark authors' evaluator. ``cotracker``: Co-Tracker's, also used on DynamicReplica. They differ in scale,
-in the frames that count and in the survival threshold, so their numbers do not compare.
+``pips2``: the benchmark authors' evaluator. ``cotracker``: Co-Tracker's, also used on DynamicReplica. They differ in
+scale, in the frames that count and in the survival threshold, so their numbers do not compare.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ def pips2_metrics(
         gt_tracks, pred_tracks: ``(T, N, 2)`` x, y in px of the evaluated image.
         valid: ``(T, N)`` weights 0/1: frames on which the annotation can be trusted, seen or not.
         image_size: ``(H, W)`` px of the evaluated image; errors are measured on 256 x 256.
-        survival_threshold_px: A track is lost for good once its error exceeds it. The evaluator's code says 16, the paper 50.
+        survival_threshold_px: A track is lost for good once its error exceeds it. The evaluator's code says 16, the
+            paper 50.
 
     Returns:
-        ``d_{1,2,4,8,16}``, ``d_avg``, ``survival`` in percent and ``median_l2`` in px (NaN when a track has no valid frame).
+        ``d_{1,2,4,8,16}``, ``d_avg``, ``survival`` in percent and ``median_l2`` in px (NaN when a track has no valid
+        frame).
     """
     height, width = image_size
     scale = np.array([width / 256, height / 256], np.float32)
@@ -118,8 +120,8 @@ def select_tracks(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The tracks that the official full-sequence loader evaluates.
 
-    Kept: visible and valid at frame 0, good on at least ``min_frames`` frames, never faster than ``max_motion_px`` a frame;
-    of those, ``num_tracks`` at evenly spaced indices. Coordinates are clamped to 32 px around the image.
+    Kept: visible and valid at frame 0, good on at least ``min_frames`` frames, never faster than ``max_motion_px`` a
+    frame; of those, ``num_tracks`` at evenly spaced indices. Coordinates are clamped to 32 px around the image.
 
     Args:
         tracks: ``(T, N, 2)`` x, y in px; NaN and infinity make a frame invalid.

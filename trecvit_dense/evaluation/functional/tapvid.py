@@ -1,7 +1,7 @@
-"""TAP-Vid point-tracking metrics and query sampling, equal to the official evaluator (TAP-Vid, arXiv 2211.03726, section 4).
+"""TAP-Vid metrics and query sampling, equal to the official evaluator (arXiv 2211.03726, section 4).
 
-Here, and only here, the axes follow the benchmark: queries are ``(t, y, x)``, tracks ``(x, y)``, flags say *occluded*. All
-positions are in raster pixels of a 256 x 256 frame, whatever the resolution the model ran at.
+Here, and only here, the axes follow the benchmark: queries are ``(t, y, x)``, tracks ``(x, y)``, flags say *occluded*.
+All positions are in raster pixels of a 256 x 256 frame, whatever the resolution the model ran at.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def sample_queries_first(occluded: np.ndarray, points: np.ndarray) -> dict[str, 
         points: ``(N, T, 2)`` x, y in px.
 
     Returns:
-        ``query_points`` ``(M, 3)`` t, y, x; ``target_points`` ``(M, T, 2)``; ``occluded`` ``(M, T)``; ``trackgroup`` ``(M,)``
-        (index of the annotated track).
+        ``query_points`` ``(M, 3)`` t, y, x; ``target_points`` ``(M, T, 2)``; ``occluded`` ``(M, T)``; ``trackgroup``
+        ``(M,)`` (index of the annotated track).
     """
     group = np.flatnonzero((~occluded).any(axis=1))
     frame = np.argmax(~occluded[group], axis=1)
@@ -106,8 +106,8 @@ def compute_tapvid_metrics(
 ) -> dict[str, np.ndarray]:
     """Occlusion accuracy, position accuracy and Jaccard at five thresholds.
 
-    Counts are summed over the points and frames of a video, then divided; a dataset's score is the plain mean over videos.
-    There are no guards: a video without any evaluated visible point gives NaN, as the official code does.
+    Counts are summed over the points and frames of a video, then divided; a dataset's score is the plain mean over
+    videos. There are no guards: a video without any evaluated visible point gives NaN, as the official code does.
 
     Args:
         query_points: ``(B, N, 3)`` t, y, x in px.
@@ -115,8 +115,9 @@ def compute_tapvid_metrics(
         gt_tracks, pred_tracks: ``(B, N, T, 2)`` x, y in px of a 256 x 256 frame.
         query_mode: ``'first'`` or ``'strided'``.
         trackwise: Sum over time only.
-        protocol: ``'tapnet'``; ``'cotracker'`` divides the occlusion accuracy by the count of the whole batch (a bug that shows
-            for B > 1); ``'perception_test'`` does that too and counts the frames before the query in ``'first'`` mode.
+        protocol: ``'tapnet'``; ``'cotracker'`` divides the occlusion accuracy by the count of the whole batch (a bug
+            that shows for B > 1); ``'perception_test'`` does that too and counts the frames before the query in
+            ``'first'`` mode.
 
     Returns:
         ``occlusion_accuracy``, ``pts_within_{1,2,4,8,16}``, ``jaccard_{1,2,4,8,16}``, ``average_jaccard`` and
@@ -152,8 +153,8 @@ def jaccard_metrics(
 ) -> dict[str, np.ndarray]:
     """The counting shared by the 2-D and the 3-D benchmark.
 
-    A visible prediction that lies too far from a visible point costs twice: it is missing from the true positives and it is
-    a false positive. That is the benchmark's intent.
+    A visible prediction that lies too far from a visible point costs twice: it is missing from the true positives and
+    it is a false positive. That is the benchmark's intent.
 
     Args:
         gt_occluded, pred_occluded, evaluated: ``(B, N, T)`` bool.

@@ -1,7 +1,7 @@
 """TAPVid-3D metrics (arXiv 2407.05921, section 4): the 2-D counts on distances in metres.
 
-The threshold of a point is a pixel threshold projected back to the depth of its annotation. Unlike the 2-D benchmark, no
-frame is left out, not even the query's.
+The threshold of a point is a pixel threshold projected back to the depth of its annotation. Unlike the 2-D benchmark,
+no frame is left out, not even the query's.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def scale_factor(
     Args:
         gt_tracks, pred_tracks: ``(B, N, T, 3)`` metres in camera axes.
         hidden: ``(B, N, T)`` bool, occluded in the annotation or in the prediction.
-        scaling: ``median``, ``mean``: ratio of the median (mean) distances to the camera. ``median_on_queries``: the same
-            on the query frames only. ``per_trajectory``: depths agree on the query frame. ``reproduce_2d``: depths agree
-            everywhere, which leaves the error in the image. ``none``: 1.
+        scaling: ``median``, ``mean``: ratio of the median (mean) distances to the camera. ``median_on_queries``: the
+            same on the query frames only. ``per_trajectory``: depths agree on the query frame. ``reproduce_2d``:
+            depths agree everywhere, which leaves the error in the image. ``none``: 1.
         query_frames: ``(B, N)`` int, needed by ``per_trajectory`` and ``median_on_queries``.
 
     Raises:
