@@ -15,28 +15,27 @@ _POINTS, _CLASSES = 'heads.points.', 'heads.classification.'
 
 
 def describe(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Config fields that the shapes of one of our state dicts give away; nothing for other backbones than TRecViT."""
-    fields: dict[str, Any] = {}
-    if f'{_BLOCK}temporal.linear_x.weight' in state:
-        width = state[f'{_BLOCK}temporal.linear_x.weight']
-        fields.update(
-            embed_dim=width.shape[1],
-            depth=our_depth(state),
-            num_heads=state[f'{_BLOCK}temporal.rg_lru.input_gate.weight'].shape[0],
-            mlp_dim=state[f'{_BLOCK}spatial.mlp.fc1.weight'].shape[0],
-            lru_width=width.shape[0],
-            conv_width=state[f'{_BLOCK}temporal.conv.weight'].shape[0],
-            temporal_mlp=f'{_BLOCK}temporal.mlp.up.weight' in state,
-            class_token='backbone.class_token' in state,
-        )
+    """Config fields that the shapes of one of our state dicts give away; few for other models than TRecViT."""
+    sizes = {
+        'embed_dim': (f'{_BLOCK}temporal.linear_x.weight', 1),
+        'num_heads': (f'{_BLOCK}temporal.rg_lru.input_gate.weight', 0),
+        'mlp_dim': (f'{_BLOCK}spatial.mlp.fc1.weight', 0),
+        'lru_width': (f'{_BLOCK}temporal.linear_x.weight', 0),
+        'conv_width': (f'{_BLOCK}temporal.conv.weight', 0),
+        'hidden_dim': (f'{_POINTS}coordinate_head.6.weight', 1),
+        'num_classes': (f'{_CLASSES}classifier.weight', 0),
+        'rep_size': (f'{_CLASSES}classifier.weight', 1),
+    }
+    fields: dict[str, Any] = {field: state[name].shape[axis] for field, (name, axis) in sizes.items() if name in state}
+    if 'embed_dim' in fields:
+        fields['depth'] = our_depth(state)
+        fields['temporal_mlp'] = f'{_BLOCK}temporal.mlp.up.weight' in state
+        fields['class_token'] = 'backbone.class_token' in state
     patch = state.get('backbone.patch_embed.proj.weight')
     if patch is not None and patch.shape[1] == 3:
         fields['patch_size'] = tuple(patch.shape[2:])
     if f'{_POINTS}coordinate_head.6.weight' in state:
         fields['num_bins'] = state[f'{_POINTS}coordinate_head.6.weight'].shape[0] // 2
-        fields['hidden_dim'] = state[f'{_POINTS}coordinate_head.6.weight'].shape[1]
-    if f'{_CLASSES}classifier.weight' in state:
-        fields['num_classes'], fields['rep_size'] = state[f'{_CLASSES}classifier.weight'].shape
     return fields
 
 

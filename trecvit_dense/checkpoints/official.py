@@ -186,14 +186,11 @@ def infer_config(file: OfficialFile, **options: Any) -> dict[str, Any]:
         CheckpointError: an array from which a size is read is missing, or the grid is not square.
     """
     state = load_rules(file.rules, file.arrays)
-    try:
-        fields = describe(state)
-    except KeyError as error:
-        raise CheckpointError(f'the file lacks the array for {error}; it is damaged or of another model') from None
-    if 'embed_dim' not in fields or 'patch_size' not in fields:
-        raise CheckpointError(
-            'the file lacks its first block or its patch embedding; it is damaged or of another model'
-        )
+    fields = describe(state)
+    needed = ('embed_dim', 'depth', 'num_heads', 'mlp_dim', 'conv_width', 'patch_size')
+    absent = [name for name in needed if name not in fields]
+    if absent:
+        raise CheckpointError(f'the file lacks the arrays that tell its {absent[0]}; it is damaged or of another model')
     table = state.get('backbone.position.table')
     image_size = options.pop('image_size', None) or _image_size(table, fields['patch_size'])
     fields['patch_size'] = list(fields['patch_size'])
@@ -262,7 +259,7 @@ def fit(state: dict[str, Tensor], wanted: Mapping[str, Tensor], report: LoadRepo
         state[name] = fit_positions(value, wanted[name], name, report)
         if state[name].shape != wanted[name].shape:
             raise CheckpointError(
-                f"tensor '{name}' has shape {tuple(value.shape)}; the rest of the file wants {tuple(wanted[name].shape)}"
+                f"tensor '{name}' has shape {tuple(value.shape)}; the rest of it wants {tuple(wanted[name].shape)}"
             )
 
 
