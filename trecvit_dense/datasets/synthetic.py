@@ -74,13 +74,20 @@ class SyntheticVideoDataset(Dataset):
         query_mode = query_mode or ('random' if split == 'train' else 'first')
         if query_mode not in QUERY_MODES:
             raise ValueError(f"query_mode is '{query_mode}'; wanted one of {QUERY_MODES}")
-        for name, value, least in (('length', length, 1), ('num_frames', num_frames, 1), ('num_points', num_points, 1), ('seed', seed, 0)):
+        for name, value, least in (
+            ('length', length, 1),
+            ('num_frames', num_frames, 1),
+            ('num_points', num_points, 1),
+            ('seed', seed, 0),
+        ):
             if value < least:
                 raise ValueError(f'{name} is {value}; wanted at least {least}')
         if min(size) < 8:
             raise ValueError(f'size is {tuple(size)}; wanted at least 8 x 8 pixels')
         if not 0 <= num_objects[0] <= num_objects[1] <= 100:
-            raise ValueError(f'num_objects is {tuple(num_objects)}; wanted (fewest, most) with 0 <= fewest <= most <= 100')
+            raise ValueError(
+                f'num_objects is {tuple(num_objects)}; wanted (fewest, most) with 0 <= fewest <= most <= 100'
+            )
         self.length, self.seed, self.split = length, seed, split
         self.spec = ClipSpec(
             size=tuple(size),

@@ -97,7 +97,9 @@ class Layer:
         if self.warp is None:
             texel_to_rest = _scale_shift(1 / self.texels, (0.5 - self.centre) / self.texels)
             matrix = _scale_shift(1, (-0.5 - x0, -0.5 - y0)) @ self.homographies[frame] @ texel_to_rest
-            return cv2.warpPerspective(self.texture, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderMode=mode)
+            return cv2.warpPerspective(
+                self.texture, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderMode=mode
+            )
         inverse = self.inverses[frame]
         x = np.arange(x0, x1, dtype=np.float32)[None] + np.float32(0.5)
         y = np.arange(y0, y1, dtype=np.float32)[:, None] + np.float32(0.5)
@@ -116,8 +118,12 @@ class Layer:
         steps = 1 if np.abs(blur_px).max() < 2 else 2 if np.abs(blur_px).max() < 6 else 3
         for step in range(1, steps + 1):
             dx, dy = (blur_px / 2 ** (step + 1)).tolist()
-            there = cv2.warpAffine(patch, np.array([[1, 0, dx], [0, 1, dy]]), size, flags=cv2.INTER_LINEAR, borderMode=mode)
-            back = cv2.warpAffine(patch, np.array([[1, 0, -dx], [0, 1, -dy]]), size, flags=cv2.INTER_LINEAR, borderMode=mode)
+            there = cv2.warpAffine(
+                patch, np.array([[1, 0, dx], [0, 1, dy]]), size, flags=cv2.INTER_LINEAR, borderMode=mode
+            )
+            back = cv2.warpAffine(
+                patch, np.array([[1, 0, -dx], [0, 1, -dy]]), size, flags=cv2.INTER_LINEAR, borderMode=mode
+            )
             patch = cv2.addWeighted(there, 0.5, back, 0.5, 0)
         return patch
 
@@ -133,4 +139,3 @@ def _project(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
 
 def _scale_shift(scale: float, shift: np.ndarray | tuple) -> np.ndarray:
     return np.array([[scale, 0, shift[0]], [0, scale, shift[1]], [0, 0, 1.0]])
-

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-
 # Calibrated: with it, zero motion has a TAP-Vid delta_avg of about 0.14 on the default clips.
 _GAIN = 2.7
 
@@ -41,7 +40,9 @@ def path(rng: Generator, clock: np.ndarray, speed: float, dims: int, *, bound: f
     velocity = weights[0] * direction / (np.linalg.norm(direction) + 1e-6) * np.ones((len(clock), 1))
     for _ in range(int(rng.integers(1, 3))):  # swinging
         period, phase = np.exp(rng.uniform(np.log(8), np.log(100))), rng.uniform(0, 2 * np.pi, dims)
-        velocity = velocity + weights[1] * rng.standard_normal(dims) * np.cos(clock[:, None] * (2 * np.pi / period) + phase)
+        velocity = velocity + weights[1] * rng.standard_normal(dims) * np.cos(
+            clock[:, None] * (2 * np.pi / period) + phase
+        )
     spacing = rng.uniform(5, 25)  # pushed about: velocity knots joined by lines
     knots = np.arange(clock[0], clock[-1] + 2 * spacing, spacing)
     pushes = rng.standard_normal((len(knots), dims))
@@ -99,7 +100,9 @@ class Camera:
         return np.linalg.inv(np.concatenate([self.world_to_camera, bottom], axis=1))
 
 
-def random_camera(rng: Generator, size: tuple[int, int], clock: np.ndarray, strength: float, mean_depth_m: float) -> Camera:
+def random_camera(
+    rng: Generator, size: tuple[int, int], clock: np.ndarray, strength: float, mean_depth_m: float
+) -> Camera:
     """Pan, tilt, roll, zoom, travel (hence parallax) and shake; one clip in fourteen has a fixed camera.
 
     Args:
@@ -117,7 +120,9 @@ def random_camera(rng: Generator, size: tuple[int, int], clock: np.ndarray, stre
         turn = path(rng, clock, pan / focal, 2, bound=reach / focal)
         angles[:, :2] = turn - turn[0]
         if rng.random() < 0.6:
-            angles[:, 2] = path(rng, clock, heavy_tailed(rng, 0.003, 1.0, 0.04) * strength, 1, bound=rng.uniform(0.1, 0.6))[:, 0]
+            angles[:, 2] = path(
+                rng, clock, heavy_tailed(rng, 0.003, 1.0, 0.04) * strength, 1, bound=rng.uniform(0.1, 0.6)
+            )[:, 0]
         scale = mean_depth_m / focal
         centre[:, :2] = path(rng, clock, travel * scale, 2, bound=reach * scale)
         centre[:, 2] = path(rng, clock, travel * scale * rng.uniform(0, 2), 1, bound=0.25 * mean_depth_m)[:, 0]

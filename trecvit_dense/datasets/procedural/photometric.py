@@ -35,7 +35,9 @@ class Photometric:
     def _noise(self, rng: Generator) -> np.ndarray:
         """A tile of sensor noise, larger than the frame; each frame takes a random window of it."""
         shape = (self.size[0] + 32, self.size[1] + 32)
-        grain = rng.standard_normal((*shape, 1), dtype=np.float32) + 0.7 * rng.standard_normal((*shape, 3), dtype=np.float32)
+        grain = rng.standard_normal((*shape, 1), dtype=np.float32) + 0.7 * rng.standard_normal(
+            (*shape, 3), dtype=np.float32
+        )
         if rng.random() < 0.3:
             grain = cv2.GaussianBlur(grain, (3, 3), 0.7) * 1.6
         return (grain * min(rng.lognormal(0.6, 0.7), 9.0)).astype(np.int16)

@@ -87,7 +87,9 @@ def build_scene(rng: Generator, spec: ClipSpec) -> tuple[Camera, list[Layer], in
             placed = _limb(rng, spec, camera, parent, SHAPES[kinds[i]], min(radii[i], parent.radius * 0.8))
         else:
             strength = 1.0 if i == subject else 0.6 * rng.random()
-            placed = _object(rng, spec, camera, depths[i], SHAPES[kinds[i]], MOTIONS[motions[i]], radii[i], strength, i + 1)
+            placed = _object(
+                rng, spec, camera, depths[i], SHAPES[kinds[i]], MOTIONS[motions[i]], radii[i], strength, i + 1
+            )
         if rng.random() < 0.3 * spec.photometric:
             layers.append(_shadow(rng, placed.layer))
         layers.append(placed.layer)
@@ -124,18 +126,30 @@ def _background(rng: Generator, spec: ClipSpec, camera: Camera, depth_m: float) 
     pose = plane_pose(np.array([0, 0, depth_m]), tilt, depth_m / focal)
     warp = None
     if rng.random() < 0.15 * spec.nonrigid:  # water, foliage, crowds
-        warp = random_warp(rng, spec.clock, spec.side * rng.uniform(0.15, 0.5), 0.5 * spec.nonrigid * min(spec.motion, 1))
+        warp = random_warp(
+            rng, spec.clock, spec.side * rng.uniform(0.15, 0.5), 0.5 * spec.nonrigid * min(spec.motion, 1)
+        )
     return Layer(texture, camera.projection @ pose, 0, texels, warp, endless=True)
 
 
 def _object(
-    rng: Generator, spec: ClipSpec, camera: Camera, depth_m: float, shape: str, motion: str, radius: float, strength: float, instance: int
+    rng: Generator,
+    spec: ClipSpec,
+    camera: Camera,
+    depth_m: float,
+    shape: str,
+    motion: str,
+    radius: float,
+    strength: float,
+    instance: int,
 ) -> _Placed:
     """A free object. ``strength`` in [0, 1] is how much of the class's own motion it shows."""
     clock, side, focal = spec.clock, spec.side, camera.intrinsics[0, 0, 0]
     height, width = spec.size
     speed = heavy_tailed(rng, 0.006, 1.0, 0.08) * side * spec.motion * (rng.random() > 0.1)
-    offset = rng.uniform(-0.42, 0.42, 2) * (width, height) + path(rng, clock, speed, 2, bound=side * rng.uniform(0.3, 0.9))
+    offset = rng.uniform(-0.42, 0.42, 2) * (width, height) + path(
+        rng, clock, speed, 2, bound=side * rng.uniform(0.3, 0.9)
+    )
     angle = path(rng, clock, heavy_tailed(rng, 0.012, 1.1, 0.2) * spec.motion, 1)[:, 0]
     scale = path(rng, clock, heavy_tailed(rng, 0.006, 1.0, 0.06) * spec.motion, 1, bound=rng.uniform(0.1, 0.6))
     scale = scale + path(rng, clock, heavy_tailed(rng, 0.002, 1.0, 0.03) * spec.motion, 2, bound=0.15)
@@ -174,7 +188,9 @@ def _limb(rng: Generator, spec: ClipSpec, camera: Camera, parent: _Placed, shape
     pivot = np.broadcast_to(rng.uniform(-0.5, 0.5, 2) * parent.radius, (len(frames), 2))
     if parent.layer.warp is not None:
         pivot = parent.layer.warp.bend(np.array(pivot), frames)
-    angle = path(rng, spec.clock, heavy_tailed(rng, 0.04, 0.8, 0.25) * spec.motion, 1, bound=rng.uniform(0.3, 1.5))[:, 0]
+    angle = path(rng, spec.clock, heavy_tailed(rng, 0.04, 0.8, 0.25) * spec.motion, 1, bound=rng.uniform(0.3, 1.5))[
+        :, 0
+    ]
     hinge = affine(pivot, angle, np.zeros((len(frames), 2)), np.zeros(len(frames)))
     arm = affine(np.array([[radius * rng.uniform(0.3, 0.8), 0.0]]), np.zeros(1), np.zeros((1, 2)), np.zeros(1))
     return _place(rng, spec, camera, parent.to_world @ hinge @ arm, shape, radius, parent.layer.instance)

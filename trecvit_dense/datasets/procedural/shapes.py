@@ -35,7 +35,9 @@ def _fill(alpha: np.ndarray, outline: np.ndarray, value: int = 255) -> None:
     cv2.fillPoly(alpha, [points], value, cv2.LINE_AA, _SUBPIXEL)
 
 
-def _polar(centre: np.ndarray, angles: np.ndarray, radii: np.ndarray | float, stretch: float = 1.0, turn: float = 0.0) -> np.ndarray:
+def _polar(
+    centre: np.ndarray, angles: np.ndarray, radii: np.ndarray | float, stretch: float = 1.0, turn: float = 0.0
+) -> np.ndarray:
     x, y = radii * np.cos(angles), radii * np.sin(angles) * stretch
     return centre + np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=-1)
 
@@ -62,13 +64,18 @@ def _ellipse(rng: Generator, alpha: np.ndarray, radius: float, centre: np.ndarra
     x = np.sign(np.cos(angles)) * np.abs(np.cos(angles)) ** power
     y = np.sign(np.sin(angles)) * np.abs(np.sin(angles)) ** power * rng.uniform(0.4, 1)
     turn, size = rng.uniform(0, np.pi), radius / np.hypot(x, y).max()
-    _fill(alpha, centre + size * np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1))
+    _fill(
+        alpha,
+        centre + size * np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1),
+    )
 
 
 def _ring(rng: Generator, alpha: np.ndarray, radius: float, centre: np.ndarray) -> None:
     (_blob if rng.random() < 0.5 else _ellipse)(rng, alpha, radius, centre)
     for _ in range(int(rng.integers(1, 4))):  # holes: what lies behind shows through
-        hole = _polar(centre, np.linspace(0, 2 * np.pi, 32, endpoint=False), radius * rng.uniform(0.12, 0.4), rng.uniform(0.5, 1))
+        hole = _polar(
+            centre, np.linspace(0, 2 * np.pi, 32, endpoint=False), radius * rng.uniform(0.12, 0.4), rng.uniform(0.5, 1)
+        )
         _fill(alpha, hole + rng.uniform(-0.3, 0.3, 2) * radius, 0)
 
 
@@ -99,12 +106,19 @@ def _figure(rng: Generator, alpha: np.ndarray, radius: float, centre: np.ndarray
         tip = _polar(centre, np.array([rng.uniform(0, 2 * np.pi)]), radius * rng.uniform(0.7, 0.95))[0]
         root = centre + (tip - centre) * rng.uniform(0, 0.4) + rng.standard_normal(2) * radius * 0.1
         points = np.round((np.stack([root, tip]) - 0.5) * (1 << _SUBPIXEL)).astype(np.int32)
-        cv2.polylines(alpha, [points], False, 255, max(2, round(radius * rng.uniform(0.08, 0.22))), cv2.LINE_AA, _SUBPIXEL)
+        cv2.polylines(
+            alpha, [points], False, 255, max(2, round(radius * rng.uniform(0.08, 0.22))), cv2.LINE_AA, _SUBPIXEL
+        )
 
 
 def relief(rng: Generator, alpha: np.ndarray) -> np.ndarray:
     """``(h, w)`` float32 gain about 1: the silhouette inflated to a cushion and lit from one side."""
-    height = cv2.GaussianBlur(alpha, (0, 0), max(1.0, len(alpha) * rng.uniform(0.03, 0.12))).astype(np.float32) * (len(alpha) / 255)
-    slope_x, slope_y = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=1 / 8)
+    height = cv2.GaussianBlur(alpha, (0, 0), max(1.0, len(alpha) * rng.uniform(0.03, 0.12))).astype(np.float32) * (
+        len(alpha) / 255
+    )
+    slope_x, slope_y = (
+        cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=1 / 8),
+        cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=1 / 8),
+    )
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.4)
     return np.clip(1 + strength * (slope_x * np.cos(angle) + slope_y * np.sin(angle)), 0.4, 1.6)

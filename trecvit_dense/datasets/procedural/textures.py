@@ -18,7 +18,9 @@ def palette(rng: Generator, count: int) -> np.ndarray:
     spread, centre = rng.uniform(0.1, 0.35), rng.beta(2, 2)
     luminance = np.clip(centre + spread * rng.standard_normal(count), 0.02, 0.98)
     saturation = min(0.05 * float(np.exp(0.9 * rng.standard_normal())), 0.3)
-    hue = rng.standard_normal(2) * saturation + rng.standard_normal((count, 2)) * saturation * rng.choice([0.4, 1.0, 2.5])
+    hue = rng.standard_normal(2) * saturation + rng.standard_normal((count, 2)) * saturation * rng.choice(
+        [0.4, 1.0, 2.5]
+    )
     warm, green = hue[:, 0], 0.6 * hue[:, 1]  # the two opponent axes of natural colour, the first one stronger
     rgb = np.stack([luminance + warm, luminance + green, luminance - warm - 0.5 * green], axis=1)
     return np.clip(rgb, 0, 1).astype(np.float32)
@@ -135,7 +137,16 @@ def scribbles(rng: Generator, height: int, width: int) -> np.ndarray:
         if rng.random() < 0.4:
             text = ''.join(map(chr, rng.integers(48, 91, int(rng.integers(1, 8)))))
             size = side / 300 * rng.uniform(0.4, 1.8)
-            cv2.putText(image, text, tuple(start.astype(int).tolist()), int(rng.integers(0, 8)), size, ink, int(rng.integers(1, 3)), cv2.LINE_AA)
+            cv2.putText(
+                image,
+                text,
+                tuple(start.astype(int).tolist()),
+                int(rng.integers(0, 8)),
+                size,
+                ink,
+                int(rng.integers(1, 3)),
+                cv2.LINE_AA,
+            )
         else:
             steps = rng.standard_normal((int(rng.integers(3, 14)), 2)) * side * rng.uniform(0.02, 0.12)
             line = np.round((start + np.cumsum(steps, axis=0)) * 16).astype(np.int32)

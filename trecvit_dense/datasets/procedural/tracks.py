@@ -82,7 +82,12 @@ def topmost(layers: list[Layer], xy_px: np.ndarray, frames: np.ndarray) -> np.nd
 
 
 def track(
-    layers: list[Layer], xy_px: np.ndarray, frames: np.ndarray, owners: np.ndarray, num_frames: int, size: tuple[int, int]
+    layers: list[Layer],
+    xy_px: np.ndarray,
+    frames: np.ndarray,
+    owners: np.ndarray,
+    num_frames: int,
+    size: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Follow places ``(N, 2)`` seen at ``frames`` ``(N,)`` on layers ``owners`` ``(N,)``.
 

@@ -1,5 +1,16 @@
 """Transforms: ``transform(sample, rng) -> sample``; frames, points, masks and depth move together."""
 
+from .colour import ColorJitter
+from .geometry import HorizontalFlip, RandomCrop, Resize, TemporalReverse, TemporalStride
 from .tapnextpp import HomographyAugmentation, RollAugmentation
 
-__all__ = ['HomographyAugmentation', 'RollAugmentation']
+__all__ = [
+    'ColorJitter',
+    'HomographyAugmentation',
+    'HorizontalFlip',
+    'RandomCrop',
+    'Resize',
+    'RollAugmentation',
+    'TemporalReverse',
+    'TemporalStride',
+]
