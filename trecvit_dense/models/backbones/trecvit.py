@@ -9,12 +9,19 @@ its frames fed one by one. With ``temporal_mlp=True`` and ``lru_width=embed_dim`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from trecvit_dense.models.backbones.token_streams import (
+    TokenStream,
+    clear,
+    make_streams,
+    prompt_tokens,
+    read_state,
+    write_state,
+)
 from trecvit_dense.models.layers.attention import SpatialBlock
 from trecvit_dense.models.layers.embedding import ConvStem, LearnedPosition, PatchEmbed, SinCosPosition
 from trecvit_dense.models.layers.recurrent_block import RecurrentBlock
@@ -39,25 +46,6 @@ VARIANTS: dict[str, tuple[int, int, int, int]] = {
 }
 
 
-@dataclass
-class _Stream:
-    """Token groups that go through the blocks as one tensor, side by side along N.
-
-    The first stream holds the patches and the prompts that patches may see; every read-only group is a stream of its
-    own, so that no patch number depends on it, not even through the order of a sum.
-    """
-
-    keys: list[str]
-    sizes: list[int]
-    tokens: Tensor  # (B, T, N, C)
-    reset: Tensor | None = None  # (B, T, N)
-    active: Tensor | None = None  # (B, T, N)
-    item_size: int = 1
-
-    def split(self, x: Tensor, dim: int = 2) -> dict[str, Tensor]:
-        return dict(zip(self.keys, x.split(self.sizes, dim=dim), strict=True))
-
-
 class TRecViTBlock(nn.Module):
     """Temporal block, then spatial block, over all streams of tokens."""
 
@@ -67,7 +55,7 @@ class TRecViTBlock(nn.Module):
         self.spatial = spatial
 
     def forward(
-        self, tokens: list[Tensor], states: list[dict[str, Tensor] | None], streams: list[_Stream], num_patches: int
+        self, tokens: list[Tensor], states: list[dict[str, Tensor] | None], streams: list[TokenStream], num_patches: int
     ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
         """``tokens`` and ``states`` of all streams after this block; streams after the first read its patches."""
         new_tokens, new_states, memory = [], [], None
@@ -85,9 +73,10 @@ class TRecViTBlock(nn.Module):
 class TRecViT(nn.Module):
     """The TRecViT backbone.
 
-    Sizes come from a variant name (``'mu' 'Ti' 'S' 'M' 'B' 'L' 'So400m' 'H' 'g' 'g-opt' 'G' 'G-opt' 'e'``, with a patch
-    size if wanted: ``'B/8'``) or from ``embed_dim``, ``depth``, ``num_heads`` and ``mlp_dim``, which also override single
-    fields of a variant. The defaults are those of the released Kinetics-400 model, less its class token.
+    Sizes come from a variant name (``'mu' 'Ti' 'S' 'M' 'B' 'L' 'So400m' 'H' 'g' 'g-opt' 'G' 'G-opt' 'e'``, with a
+    patch size if wanted: ``'B/8'``) or from ``embed_dim``, ``depth``, ``num_heads`` and ``mlp_dim``, which also
+    override single fields of a variant. The defaults are those of the released Kinetics-400 model, less its class
+    token.
 
     State (``RecurrentState``, batch first, rows ``N`` in token order, class token first):
 
@@ -115,7 +104,8 @@ class TRecViT(nn.Module):
         class_token: Prepend a learned token, without position, which is recurrent as any other.
         stem: ``'patch'``: one convolution of the patch's size. ``'conv'``: a stack of stride-2 convolutions
             (arXiv 2106.14881); its maps are extra levels.
-        stem_channels: Widths of the convolutional stem at strides 2, 4, ... ``patch_size``; None doubles to ``embed_dim``.
+        stem_channels: Widths of the convolutional stem at strides 2, 4, ... ``patch_size``; None doubles up to
+            ``embed_dim``.
         stem_levels: Strides at which maps of the convolutional stem become levels, ascending.
         out_indices: Blocks whose patch tokens become levels, ascending, negative from the end; the last must be the
             final block. None: the final block only. The final level is normalised, earlier ones are not.
@@ -126,7 +116,8 @@ class TRecViT(nn.Module):
         checkpointing: Recompute blocks in the backward pass instead of keeping their activations.
 
     Attributes:
-        embed_dim: ``C``. out_channels, strides: width and ``(y, x)`` pixels per token of every level, stem levels first.
+        embed_dim: ``C``.
+        out_channels, strides: Width and ``(y, x)`` pixels per token of every level, stem levels first.
 
     Raises:
         ValueError: sizes that do not fit each other; the message says which.
@@ -221,27 +212,29 @@ class TRecViT(nn.Module):
         """
         x, levels, grid = self._tokens(video)
         num_patches = x.shape[2]
-        streams = _make_streams(x, prompts or [], state)
+        streams = make_streams(x, prompts or [], state)
         tokens = [stream.tokens for stream in streams]
         new_state = RecurrentState()
         layers: dict[str, list[Tensor]] = {group.name: [] for group in prompts or []} if prompt_layers else {}
         for index, block in enumerate(self.blocks):
-            states = [self._read_state(state, index, stream) for stream in streams]
+            states = [
+                read_state(state, index, stream, width=self.lru_width, past=self.conv_width - 1) for stream in streams
+            ]
             if self.checkpointing and self.training and torch.is_grad_enabled():
                 tokens, states = checkpoint(block, tokens, states, streams, num_patches, use_reentrant=False)
             else:
                 tokens, states = block(tokens, states, streams, num_patches)
-            _write_state(new_state, index, streams, states)
+            write_state(new_state, index, streams, states)
             if index in self.out_indices and index != self.depth - 1:
                 levels.append(self._level(tokens[0][:, :, :num_patches], grid))
             if prompt_layers:
-                for name, group_tokens in _prompt_tokens(streams, tokens).items():
+                for name, group_tokens in prompt_tokens(streams, tokens).items():
                     layers[name].append(group_tokens)
-        tokens = [_clear(self.norm(x), stream.active) for x, stream in zip(tokens, streams, strict=True)]
+        tokens = [clear(self.norm(x), stream.active) for x, stream in zip(tokens, streams, strict=True)]
         patches = tokens[0][:, :, :num_patches]
         levels.append(self._level(patches, grid))
         class_token = patches[:, :, 0] if self.class_token is not None else None
-        return Features(tuple(levels), class_token, _prompt_tokens(streams, tokens), layers), new_state
+        return Features(tuple(levels), class_token, prompt_tokens(streams, tokens), layers), new_state
 
     def _tokens(self, video: Tensor) -> tuple[Tensor, list[FeatureLevel], tuple[int, int]]:
         """Patch tokens ``(B, T, N, C)`` (class token first), the stem's levels, and the patch grid."""
@@ -253,7 +246,7 @@ class TRecViT(nn.Module):
         grid = (height // self.patch_size[0], width // self.patch_size[1])
         if 0 in grid:
             size = 'x'.join(map(str, self.patch_size))
-            raise ValueError(f'a frame of {height}x{width} pixels is smaller than one patch of {size}; enlarge or pad it')
+            raise ValueError(f'a frame of {height}x{width} px is smaller than one patch of {size}; enlarge or pad it')
         frames = video.flatten(0, 1)[..., : grid[0] * self.patch_size[0], : grid[1] * self.patch_size[1]]
         x, maps = self.patch_embed(frames)  # (B * T, h, w, C)
         x = x.reshape(batch, time, grid[0] * grid[1], self.embed_dim) + self.position(grid)
@@ -268,127 +261,6 @@ class TRecViT(nn.Module):
     def _level(self, tokens: Tensor, grid: tuple[int, int]) -> FeatureLevel:
         first = tokens.shape[2] - grid[0] * grid[1]  # behind the class token
         return FeatureLevel(tokens[:, :, first:], grid, self.patch_size)
-
-    def _read_state(self, state: RecurrentState | None, layer: int, stream: _Stream) -> dict[str, Tensor] | None:
-        """State of one layer for all groups of a stream; unknown groups enter as zeros (their reset is set already)."""
-        known = [key for key in stream.keys if _key(0, key, 'rg_lru') in (state or {})]
-        if not known:
-            return None
-        batch = stream.tokens.shape[0]
-        past, width = self.conv_width - 1, self.lru_width
-        parts: dict[str, list[Tensor]] = {'rg_lru': [], 'conv': []}
-        for key, rows in zip(stream.keys, stream.sizes, strict=True):
-            shapes = {'rg_lru': (batch, rows, width), 'conv': (batch, past, rows, width)}
-            for name, shape in shapes.items():
-                if key not in known:
-                    parts[name].append(stream.tokens.new_zeros(shape, dtype=torch.float32))
-                    continue
-                parts[name].append(_take(state, _key(layer, key, name), shape))
-        return {name: part[0] if len(part) == 1 else torch.cat(part, dim=-2) for name, part in parts.items()}
-
-
-def _key(layer: int, group: str, name: str) -> str:
-    return f'blocks.{layer}.{group}.{name}'
-
-
-def _take(state: RecurrentState, key: str, shape: tuple[int, ...]) -> Tensor:
-    tensor = state.get(key)
-    if tensor is None:
-        raise ValueError(f"state has no entry '{key}'; it comes from another model")
-    if tuple(tensor.shape) != shape:
-        raise ValueError(
-            f"state '{key}' has shape {tuple(tensor.shape)}, this call needs {shape}; "
-            f'batch, frame size and number of prompts must stay as they were when the state was made'
-        )
-    return tensor
-
-
-def _write_state(state: RecurrentState, layer: int, streams: list[_Stream], entries: list[dict[str, Tensor]]) -> None:
-    for stream, entry in zip(streams, entries, strict=True):
-        for name, tensor in entry.items():
-            for key, rows in stream.split(tensor, dim=-2).items():
-                state[_key(layer, key, name)] = rows
-
-
-def _prompt_tokens(streams: list[_Stream], tokens: list[Tensor]) -> dict[str, Tensor]:
-    found = {}
-    for stream, x in zip(streams, tokens, strict=True):
-        for key, rows in stream.split(x).items():
-            if key != 'patch':
-                found[key.removeprefix('prompt.')] = rows
-    return found
-
-
-def _clear(x: Tensor, active: Tensor | None) -> Tensor:
-    return x if active is None else x.masked_fill(~active[..., None], 0.0)
-
-
-# ------------------------------------------------------------------------------------------------------ streams
-
-
-def _make_streams(patches: Tensor, prompts: list[PromptGroup], state: RecurrentState | None) -> list[_Stream]:
-    """Patches and full-attention prompts as one stream, every read-only group as another."""
-    _check_prompts(patches, prompts)
-    groups = [PromptGroup('', patches)] + [group for group in prompts if group.attention == 'full']
-    streams = [_join(groups, ['patch'] + [f'prompt.{group.name}' for group in groups[1:]], state)]
-    for group in prompts:
-        if group.attention == 'read_only':
-            streams.append(_join([group], [f'prompt.{group.name}'], state))
-    return streams
-
-
-def _join(groups: list[PromptGroup], keys: list[str], state: RecurrentState | None) -> _Stream:
-    sizes = [group.tokens.shape[2] for group in groups]
-    resets = [group.reset for group in groups]
-    fresh = [_key(0, key, 'rg_lru') not in (state or {}) for key in keys]
-    if any(fresh) and not all(fresh):
-        # some rows continue and some start: the latter need a reset of their own on the first frame
-        resets = [_reset_first(group) if new else group.reset for group, new in zip(groups, fresh, strict=True)]
-    active = _join_masks([group.active for group in groups], groups, default=True)
-    tokens = groups[0].tokens
-    if len(groups) > 1:
-        tokens = torch.cat([group.tokens.to(tokens.dtype) for group in groups], dim=2)
-    return _Stream(
-        keys, sizes, _clear(tokens, active), _join_masks(resets, groups, default=False), active, groups[0].item_size
-    )
-
-
-def _reset_first(group: PromptGroup) -> Tensor:
-    first = torch.zeros(group.tokens.shape[:3], dtype=torch.bool, device=group.tokens.device)
-    first[:, 0] = True
-    return first if group.reset is None else first | group.reset
-
-
-def _join_masks(masks: list[Tensor | None], groups: list[PromptGroup], *, default: bool) -> Tensor | None:
-    """``(B, T, N)`` over all groups, or None where no group has a mask."""
-    if all(mask is None for mask in masks):
-        return None
-    filled = [
-        torch.full(group.tokens.shape[:3], default, device=group.tokens.device) if mask is None else mask
-        for mask, group in zip(masks, groups, strict=True)
-    ]
-    return filled[0] if len(filled) == 1 else torch.cat(filled, dim=2)
-
-
-def _check_prompts(patches: Tensor, prompts: list[PromptGroup]) -> None:
-    batch, time, _, channels = patches.shape
-    names = [group.name for group in prompts]
-    for group in prompts:
-        shape = tuple(group.tokens.shape)
-        if names.count(group.name) > 1:
-            raise ValueError(f"two prompt groups are named '{group.name}'; names must differ")
-        if len(shape) != 4 or shape[:2] != (batch, time) or shape[3] != channels:
-            raise ValueError(f"prompts '{group.name}' have shape {shape}; wanted ({batch}, {time}, Q, {channels})")
-        if group.attention not in ('full', 'read_only'):
-            raise ValueError(f"prompts '{group.name}' ask for attention '{group.attention}'; wanted 'full' or 'read_only'")
-        if group.item_size < 1 or shape[2] % group.item_size:
-            raise ValueError(f"prompts '{group.name}': {shape[2]} tokens do not divide into items of {group.item_size}")
-        for field in ('active', 'reset'):
-            mask = getattr(group, field)
-            if mask is not None and (tuple(mask.shape) != shape[:3] or mask.dtype != torch.bool):
-                raise ValueError(
-                    f"prompts '{group.name}': {field} is {mask.dtype} {tuple(mask.shape)}; wanted bool {shape[:3]}"
-                )
 
 
 # ------------------------------------------------------------------------------------------------------ building
@@ -413,12 +285,13 @@ def _sizes(
     if variant is not None:
         name, _, patch = variant.partition('/')
         if name not in VARIANTS:
-            raise ValueError(f"'{variant}' is no TRecViT variant; known: {', '.join(VARIANTS)}{nearest(name, list(VARIANTS))}")
+            known = list(VARIANTS)
+            raise ValueError(f"'{variant}' is no TRecViT variant; known: {', '.join(known)}{nearest(name, known)}")
         if patch:
             if not patch.isdigit() or int(patch) < 1:
-                raise ValueError(f"variant '{variant}': the part behind '/' is the patch size in pixels, e.g. '{name}/16'")
+                raise ValueError(f"variant '{variant}': behind '/' stands the patch size in pixels, e.g. '{name}/16'")
             if patch_size is not None and _pair(patch_size) != _pair(int(patch)):
-                raise ValueError(f"variant '{variant}' and patch_size {patch_size} contradict each other; give one of them")
+                raise ValueError(f"variant '{variant}' and patch_size {patch_size} disagree; give one of them")
             patch_size = int(patch)
         width, blocks, hidden, heads = VARIANTS[name]
         if embed_dim is None and mlp_dim is None:
@@ -427,13 +300,13 @@ def _sizes(
     missing = [name for name, value in dict(embed_dim=embed_dim, depth=depth, num_heads=num_heads).items() if not value]
     if missing:
         raise ValueError(f"{' and '.join(missing)} missing: name a variant, e.g. variant='B', or give all three")
-    return embed_dim, depth, num_heads, mlp_dim or 4 * embed_dim, _pair(patch_size or 16)
+    return embed_dim, depth, num_heads, mlp_dim or 4 * embed_dim, _pair(16 if patch_size is None else patch_size)
 
 
 def _check_out_indices(out_indices: Sequence[int] | None, depth: int) -> tuple[int, ...]:
     chosen = [depth - 1] if out_indices is None else [i + depth if i < 0 else i for i in out_indices]
     if not chosen or chosen != sorted(set(chosen)) or chosen[0] < 0 or chosen[-1] != depth - 1:
-        raise ValueError(f'out_indices is {out_indices}; wanted ascending blocks of {depth} that end with the last, {depth - 1}')
+        raise ValueError(f'out_indices is {out_indices}; wanted ascending block numbers that end with {depth - 1}')
     return tuple(chosen)
 
 
@@ -454,5 +327,5 @@ def _build_position(position: str, embed_dim: int, patch: tuple[int, int], image
         raise ValueError(f"position is '{position}'; wanted 'learned' or 'sincos2d'")
     grid = (image_size[0] // patch[0], image_size[1] // patch[1])
     if 0 in grid:
-        raise ValueError(f'image_size {image_size} is smaller than one patch of {patch}; the position table would be empty')
+        raise ValueError(f'image_size {image_size} is smaller than one patch of {patch}; enlarge it')
     return LearnedPosition(grid, embed_dim)

@@ -1,4 +1,4 @@
-"""Video classification, the decoder of TRecViT (arXiv 2412.14294, section 3.3): a mean over frames that can be streamed."""
+"""Video classification, the decoder of TRecViT (arXiv 2412.14294, section 3.3): a mean over frames that streams."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class ClassificationHead(Head):
         if self.pool == 'gap':
             return features.levels[-1].tokens.mean(dim=2)
         if features.class_token is None:
-            raise ValueError("pool='tok' reads a class token and the backbone has none: class_token=True there, or pool='gap'")
+            raise ValueError("pool='tok' needs a backbone with class_token=True; this one has none (or pool='gap')")
         return features.class_token
 
     def loss(
@@ -123,7 +123,7 @@ def split_clips(video: Tensor, frames_per_clip: int) -> Tensor:
     batch, frames = video.shape[:2]
     clips = max(frames // frames_per_clip, 1)
     if frames % clips:
-        raise ValueError(f'{frames} frames do not divide into {clips} clips; cut the video to {clips * frames_per_clip}')
+        raise ValueError(f'{frames} frames do not divide into {clips} clips; cut them to {clips * frames_per_clip}')
     return video.reshape(batch * clips, frames // clips, *video.shape[2:])
 
 

@@ -153,7 +153,8 @@ class ConvStem(nn.Module):
         self.level_channels = tuple(channels[known.index(level)] for level in levels)
         # No residual at stride 2: a third of the stem's time for the least informative map.
         self.stages = nn.ModuleList(
-            StemStage(a, b, residual=index > 0) for index, (a, b) in enumerate(zip((3, *channels), channels, strict=False))
+            StemStage(a, b, residual=index > 0)
+            for index, (a, b) in enumerate(zip((3, *channels), channels, strict=False))
         )
         self.proj = nn.Conv2d(channels[-1], embed_dim, 1)
         lecun_normal_(self.proj.weight)

@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def linear_recurrence(x: Tensor, a: Tensor, h0: Tensor | None = None, *, reverse: bool = False) -> tuple[Tensor, Tensor]:
+def linear_recurrence(
+    x: Tensor, a: Tensor, h0: Tensor | None = None, *, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
     """All states of ``h_t = a_t * h_{t-1} + x_t`` and the last one.
 
     Args:
@@ -23,7 +25,8 @@ def linear_recurrence(x: Tensor, a: Tensor, h0: Tensor | None = None, *, reverse
         reverse: Run from the last frame to the first, ``h_t = a_t * h_{t+1} + x_t``.
 
     Returns:
-        ``h (B, T, ...)`` and the state after the last frame visited ``(B, ...)``, a copy that does not keep ``h`` alive.
+        ``h (B, T, ...)`` and the state after the last frame visited, ``(B, ...)``: a copy, which does not keep ``h``
+        alive.
 
     Raises:
         ValueError: ``x`` and ``a`` differ in shape, or ``h0`` does not fit them.

@@ -21,7 +21,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.scale.shape, 1.0 + self.scale.float(), self.eps)
+        return F.rms_norm(x.float(), self.scale.shape, 1.0 + self.scale.float(), self.eps).to(x.dtype)
 
 
 class GatedMLP(nn.Module):

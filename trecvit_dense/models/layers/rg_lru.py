@@ -46,7 +46,7 @@ class BlockDiagonalLinear(nn.Module):
     def __init__(self, width: int, num_blocks: int) -> None:
         super().__init__()
         if width % num_blocks:
-            raise ValueError(f'width {width} does not divide into {num_blocks} blocks; choose a multiple of the number of heads')
+            raise ValueError(f'width {width} does not divide into {num_blocks} blocks; choose a multiple of num_heads')
         size = width // num_blocks
         self.weight = nn.Parameter(torch.empty(num_blocks, size, size))  # (block, in, out)
         self.bias = nn.Parameter(torch.zeros(num_blocks, size))
@@ -64,9 +64,10 @@ class BlockDiagonalLinear(nn.Module):
 class RGLRU(nn.Module):
     """RG-LRU over dimension 1, every trailing row a sequence of its own.
 
-    ``h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) * (i_t * x_t)`` with ``log a_t = -8 * r_t * softplus(a_param)`` and both gates
-    block-diagonal in ``x_t``. On a frame where a row is reset the past is dropped and the input enters with multiplier 1,
-    which is not the same as continuing from a zero state. Everything behind the gate matrices is float32, autocast or not.
+    ``h_t = a_t * h_{t-1} + sqrt(1 - a_t^2) * (i_t * x_t)`` with ``log a_t = -8 * r_t * softplus(a_param)``, both gates
+    block-diagonal in ``x_t``. On a frame where a row is reset the past is dropped and the input enters with multiplier
+    1, which is not the same as continuing from a zero state. Everything behind the gate matrices is float32, autocast
+    or not.
 
     Args:
         width: Recurrent width ``L``.
