@@ -52,12 +52,13 @@ class Registry(MMEngineRegistry):
             TypeError: an argument does not exist in the class's signature; the nearest one is given.
         """
         if isinstance(cfg, (dict, ConfigDict, Config)):
-            kind = cfg.get('type')
-            if isinstance(kind, str):
-                self._check(kind, cfg)
+            if isinstance(cfg.get('type'), str):
+                self.check(cfg)
         return super().build(cfg, *args, **kwargs)
 
-    def _check(self, kind: str, cfg: dict) -> None:
+    def check(self, cfg: dict) -> None:
+        """Look up the type and the argument names of ``cfg`` without building it; raises as :meth:`build`."""
+        kind = cfg['type']
         cls = self.get(kind)
         if cls is None:
             known = self._known()

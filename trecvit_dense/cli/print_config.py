@@ -14,12 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from trecvit_dense.engine.config import load_config
-    from trecvit_dense.registry import use_scope
-
     parser = argparse.ArgumentParser(description=__doc__.split(': ', 1)[1])
     add_arguments(parser)
     args = parser.parse_args(argv)
+
+    from trecvit_dense.engine.config import load_config
+    from trecvit_dense.registry import use_scope
+
     use_scope()
     print(load_config(args.config, args.cfg_options).pretty_text)
     return 0

@@ -42,12 +42,14 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def test(args: argparse.Namespace) -> int:
+    from trecvit_dense.engine.check import check_parts
     from trecvit_dense.engine.config import load_config
     from trecvit_dense.evaluation.table import format_table
     from trecvit_dense.registry import use_scope
 
     use_scope()
     cfg = load_config(args.config, args.cfg_options)
+    check_parts(cfg)
     if args.out is not None and not args.out.absolute().parent.is_dir():
         raise FileNotFoundError(f'--out {args.out}: the folder {args.out.parent} does not exist; create it first')
     device = pick_device(args.device)

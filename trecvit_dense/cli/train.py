@@ -34,11 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(args: argparse.Namespace) -> int:
     from trecvit_dense.engine import distributed
+    from trecvit_dense.engine.check import check_parts
     from trecvit_dense.engine.config import load_config
     from trecvit_dense.registry import RUNNERS, use_scope
 
     use_scope()
     cfg = load_config(args.config, args.cfg_options)
+    check_trainable(cfg)
+    check_parts(cfg)
     stem = Path(cfg.filename).stem
     cfg.work_dir = os.path.abspath(args.work_dir or cfg.get('work_dir') or Path('work_dirs') / stem)
     if args.seed is not None:
@@ -65,6 +68,13 @@ def train(args: argparse.Namespace) -> int:
     finally:
         distributed.teardown()
     return 0
+
+
+def check_trainable(cfg) -> None:
+    """A recipe for evaluation has no training set."""
+    missing = [key for key in ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper') if not cfg.get(key)]
+    if missing:
+        raise ValueError(f'{cfg.filename} has no {", ".join(missing)}: it is for testing only, use trecvit test')
 
 
 def latest_checkpoint(work_dir: Path) -> str | None:

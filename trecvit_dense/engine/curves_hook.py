@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 from trecvit_dense.io.atomic import atomic_path
 from trecvit_dense.registry import HOOKS
 
-from .progress import number
+from .progress import headline, number
 
 Curve = list[tuple[int, float]]
 
@@ -57,9 +57,8 @@ class CurvesHook(Hook):
             self._sums, self._count = {}, 0
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        for key, value in (metrics or {}).items():
-            if key.endswith(self.metrics) and isinstance(value, (int, float)):
-                self.scores.setdefault(key, []).append((runner.iter, float(value)))
+        for key, value in headline(metrics or {}, self.metrics).items():
+            self.scores.setdefault(key, []).append((runner.iter, value))
         self.draw(runner)
 
     def after_train(self, runner: Any) -> None:

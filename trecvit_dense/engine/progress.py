@@ -15,6 +15,7 @@ from trecvit_dense.registry import HOOKS
 Item = TypeVar('Item')
 
 _WIDTH = 20
+_DETAIL = {'per_video', 'reappear', 'reset'}
 _REDRAW_S = 0.1  # terminal
 _REPORT_S = 30.0  # anything else
 
@@ -22,6 +23,12 @@ _REPORT_S = 30.0  # anything else
 def number(value: Any) -> float:
     """A logged value as a float; a loss still hangs on its graph."""
     return value.detach().item() if hasattr(value, 'detach') else float(value)
+
+
+def headline(metrics: dict[str, Any], endings: tuple[str, ...]) -> dict[str, float]:
+    """The metrics worth a glance during training: without single videos, subsets and ablations."""
+    names = [key for key in metrics if key.endswith(endings) and not _DETAIL & set(key.split('/'))]
+    return {key: float(metrics[key]) for key in names if isinstance(metrics[key], (int, float))}
 
 
 def clock(seconds: float) -> str:
@@ -143,7 +150,7 @@ class ProgressHook(Hook):
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         self._close('val')
-        shown = [f'{key} {value:.3f}' for key, value in (metrics or {}).items() if key.endswith(self.metrics)]
+        shown = [f'{key} {value:.3f}' for key, value in headline(metrics or {}, self.metrics).items()]
         if shown and is_main_process():
             sys.stderr.write('  ' + '  '.join(shown) + '\n')
 

@@ -19,6 +19,7 @@ _NOISE = (
     'has no metainfo',
     'Failed to search registry',
     'Did not find last_checkpoint',
+    '`save_param_scheduler` is True but',
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
 )
