@@ -28,7 +28,7 @@ def clip(seed: int = 0, **spec) -> VideoSample:
 
 
 def coordinate_clip() -> VideoSample:
-    """Each pixel's colour is its own coordinate (x, y of the centre), so a point can be compared with what lies below."""
+    """Each pixel's colour is the coordinate of its centre, so a point can be compared with what lies below it."""
     height, width = SIZE
     y, x = np.mgrid[:height, :width] + 0.5
     frame = np.stack([x * 4, y * 4, np.zeros_like(x)], axis=-1)

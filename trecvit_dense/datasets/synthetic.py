@@ -21,8 +21,8 @@ QUERY_MODES = ('random', 'first')
 class SyntheticVideoDataset(Dataset):
     """Endless procedural video: textured deformable layers before a moving camera.
 
-    Item ``index + length * draw`` is clip ``index`` of pass ``draw`` over the data: a sampler that adds ``length`` every
-    epoch gets new clips each time, and a resumed run gets the very clips that the straight one would have got.
+    Item ``index + length * draw`` is clip ``index`` of pass ``draw`` over the data: a sampler that adds ``length``
+    every epoch gets new clips each time, and a resumed run gets the very clips that the straight one would have got.
     Layers are flat, so depth is that of (tilted) planes: exact, but simpler than the world's.
 
     Args:
@@ -42,6 +42,7 @@ class SyntheticVideoDataset(Dataset):
         object_fraction: Share of points picked on objects rather than on the background.
         reference_frames: Clips shorter than this are sampled at a lower frame rate, so that points travel as far as in
             a clip of this length (and zero motion is as bad a guess). None: the same speed per frame at any length.
+        zoom: Whether the focal length may change within a clip.
         pipeline: Transforms, configs or callables ``(sample, rng) -> sample``, applied in order.
 
     Raises:
@@ -67,6 +68,7 @@ class SyntheticVideoDataset(Dataset):
         query_mode: str | None = None,
         object_fraction: float = 0.6,
         reference_frames: int | None = 24,
+        zoom: bool = True,
         pipeline: Sequence[dict | Callable] | None = None,
     ) -> None:
         if split not in SPLITS:
@@ -101,6 +103,7 @@ class SyntheticVideoDataset(Dataset):
             query_mode=query_mode,
             object_fraction=object_fraction,
             reference_frames=reference_frames,
+            zoom=zoom,
         )
         self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline or ()]
 

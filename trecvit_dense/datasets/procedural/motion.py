@@ -101,13 +101,20 @@ class Camera:
 
 
 def random_camera(
-    rng: Generator, size: tuple[int, int], clock: np.ndarray, strength: float, mean_depth_m: float
+    rng: Generator,
+    size: tuple[int, int],
+    clock: np.ndarray,
+    strength: float,
+    mean_depth_m: float,
+    *,
+    zooms: bool = True,
 ) -> Camera:
     """Pan, tilt, roll, zoom, travel (hence parallax) and shake; one clip in fourteen has a fixed camera.
 
     Args:
         strength: Multiplies every speed; 0 fixes the camera.
         mean_depth_m: Travel is scaled so that things at this depth move as fast as by pan.
+        zooms: False keeps the intrinsics the same on every frame.
     """
     height, width = size
     side = float(np.sqrt(height * width))
@@ -126,7 +133,7 @@ def random_camera(
         scale = mean_depth_m / focal
         centre[:, :2] = path(rng, clock, travel * scale, 2, bound=reach * scale)
         centre[:, 2] = path(rng, clock, travel * scale * rng.uniform(0, 2), 1, bound=0.25 * mean_depth_m)[:, 0]
-        if rng.random() < 0.4:
+        if rng.random() < 0.4 and zooms:
             zoom = path(rng, clock, heavy_tailed(rng, 0.003, 1.0, 0.03) * strength, 1, bound=0.35)[:, 0]
         if rng.random() < 0.35:  # a hand-held camera shakes
             shake = rng.standard_normal((frames, 3)) * heavy_tailed(rng, 0.0015, 0.8, 0.012) * strength * side / focal
@@ -139,7 +146,7 @@ def random_camera(
 
 
 def affine(offset: np.ndarray, angle: np.ndarray, log_scale: np.ndarray, shear: np.ndarray) -> np.ndarray:
-    """In-plane motion ``(T, 3, 3)`` from ``(T, 2)`` offset, ``(T,)`` angle in radians, ``(T, 2)`` log scale, ``(T,)`` shear."""
+    """``(T, 3, 3)`` from ``(T, 2)`` offset, ``(T,)`` angle in radians, ``(T, 2)`` log scale and ``(T,)`` shear."""
     matrix = np.zeros((len(offset), 3, 3))
     cosine, sine = np.cos(angle), np.sin(angle)
     scale = np.exp(log_scale)

@@ -1,4 +1,4 @@
-"""What happens between the scene and the file: light, lens, sensor and codec. One draw per clip, small changes per frame."""
+"""What happens between the scene and the file: light, lens, sensor and codec; drawn per clip, drifting per frame."""
 
 from __future__ import annotations
 

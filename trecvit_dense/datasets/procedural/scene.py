@@ -24,7 +24,7 @@ CLASSES = tuple(f'{shape}/{motion}' for shape in SHAPES for motion in MOTIONS)
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """What a clip may contain; see :class:`trecvit_dense.datasets.SyntheticVideoDataset` for the meaning of the fields."""
+    """What a clip may contain; :class:`trecvit_dense.datasets.SyntheticVideoDataset` says what the fields mean."""
 
     size: tuple[int, int] = (128, 128)
     num_frames: int = 24
@@ -37,6 +37,7 @@ class ClipSpec:
     query_mode: str = 'random'
     object_fraction: float = 0.6
     reference_frames: int | None = 24
+    zoom: bool = True
 
     @property
     def clock(self) -> np.ndarray:
@@ -76,7 +77,9 @@ def build_scene(rng: Generator, spec: ClipSpec) -> tuple[Camera, list[Layer], in
     count = int(rng.integers(spec.num_objects[0], spec.num_objects[1] + 1))
     far = rng.uniform(4.0, 12.0)
     depths = np.sort(far / rng.uniform(1.15, 1.15 + rng.choice([0.4, 1.5, 4.0]), count))[::-1]
-    camera = random_camera(rng, spec.size, spec.clock, spec.camera * spec.motion, float(np.median([far, *depths])))
+    camera = random_camera(
+        rng, spec.size, spec.clock, spec.camera * spec.motion, float(np.median([far, *depths])), zooms=spec.zoom
+    )
     layers = [_background(rng, spec, camera, far)]
     radii = _radii(rng, count, spec.side)
     kinds, motions = rng.integers(0, len(SHAPES), count), rng.integers(0, len(MOTIONS), count)

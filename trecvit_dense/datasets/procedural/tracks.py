@@ -1,4 +1,4 @@
-"""Exact tracks: points are pinned to a layer's rest coordinates and mapped to every frame, visibility is read from alpha."""
+"""Exact tracks: a point is pinned to rest coordinates of a layer and mapped to every frame; alpha says what hides it."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def sample_tracks(rng: Generator, layers: list[Layer], labels: np.ndarray, spec:
 
 def _picks(rng: Generator, labels: np.ndarray, spec: ClipSpec) -> tuple[np.ndarray, np.ndarray]:
     """``(N, 2)`` sub-pixel places and ``(N,)`` frames; half of the frames are the first one when that is the query."""
-    count, (frames, height, width) = spec.num_points, labels.shape
-    when = rng.integers(0, frames, count)
+    count = spec.num_points
+    when = rng.integers(0, len(labels), count)
     if spec.query_mode == 'first':
         when[rng.random(count) < 0.6] = 0
     when.sort()
@@ -74,7 +74,7 @@ def _places(rng: Generator, labels: np.ndarray, count: int, object_fraction: flo
 
 
 def topmost(layers: list[Layer], xy_px: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Index of the nearest layer that covers each place ``(N, 2)`` at its frame ``(N,)``; ``layers`` from far to near."""
+    """Index of the nearest layer over each place ``(N, 2)`` at its frame ``(N,)``; ``layers`` from far to near."""
     owners = np.zeros(len(xy_px), int)
     for index, layer in enumerate(layers):
         owners[layer.alpha_at(layer.to_rest(xy_px, frames)) > 0.5] = index
@@ -92,7 +92,7 @@ def track(
     """Follow places ``(N, 2)`` seen at ``frames`` ``(N,)`` on layers ``owners`` ``(N,)``.
 
     Returns:
-        ``(N, T, 2)`` float64 pixels and ``(N, T)`` visible: inside the frame and no nearer layer has alpha over 0.5 there.
+        ``(N, T, 2)`` float64 pixels and ``(N, T)`` visible: inside the frame, no nearer layer with alpha over 0.5.
     """
     times = np.arange(num_frames)
     tracks = np.empty((len(xy_px), num_frames, 2))

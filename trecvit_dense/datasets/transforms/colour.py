@@ -57,7 +57,7 @@ class ColorJitter:
 
 
 def colour_matrix(brightness: float, contrast: float, saturation: float, hue: float, mean: float) -> np.ndarray:
-    """``(3, 4)`` affine map of RGB: hue turned about the grey axis, then saturation, contrast about ``mean``, brightness.
+    """``(3, 4)`` affine map of RGB: hue about the grey axis, then saturation, contrast about ``mean``, brightness.
 
     Args:
         brightness, contrast, saturation: Relative changes, 0 for none.

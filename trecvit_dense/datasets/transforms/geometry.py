@@ -48,7 +48,7 @@ class RandomCrop:
     """Crop a window of random area and aspect ratio and resize it.
 
     Args:
-        size: ``(H, W)`` pixels of the result; None keeps the window as it is, which then must not vary: use ``area=(a, a)``.
+        size: ``(H, W)`` pixels of the result; None keeps the window's own, which varies from clip to clip.
         area: Least and greatest share of the frame's area.
         aspect: Least and greatest ``(w / h)`` relative to the frame's own.
     """
@@ -120,7 +120,7 @@ class TemporalStride:
     def __call__(self, sample: VideoSample, rng: np.random.Generator) -> VideoSample:
         if sample.num_frames < self.num_frames:
             raise ValueError(
-                f'TemporalStride: clip {sample.name!r} has {sample.num_frames} frames; wanted at least {self.num_frames}'
+                f'TemporalStride: {sample.name!r} has {sample.num_frames} frames; wanted at least {self.num_frames}'
             )
         longest = (sample.num_frames - 1) // max(1, self.num_frames - 1)
         stride = int(rng.integers(1, max(1, min(self.max_stride, longest)) + 1))
@@ -225,7 +225,7 @@ def _map_frames(
 
 
 def _with_camera(sample: VideoSample, image: np.ndarray, camera: np.ndarray | None = None) -> VideoSample:
-    """Put ``image`` ``(3, 3)`` behind the intrinsics, and ``camera`` ``(3, 3)``, a change of camera axes, before them."""
+    """Put ``image`` ``(3, 3)`` after the intrinsics, and ``camera`` ``(3, 3)``, a change of axes, before them."""
     if sample.depth is not None and sample.depth.intrinsics is not None:
         matrix = image @ sample.depth.intrinsics
         sample.depth = replace(sample.depth, intrinsics=matrix if camera is None else matrix @ camera)
