@@ -62,6 +62,15 @@ def test_raw_stream_without_times_is_counted(tmp_path: Path, video: Path) -> Non
     assert [number_of(source.read(index)) for index in (3, 9, 0)] == [3, 9, 0]
 
 
+def test_recording_cut_between_key_frames(tmp_path: Path) -> None:
+    data = make_video(tmp_path / 'whole.ts', 60, size=(120, 160), gop=15).read_bytes()
+    (tmp_path / 'cut.ts').write_bytes(data[188 * 10 :])
+    source = FrameSource.open(tmp_path / 'cut.ts')
+    numbers = [number_of(frame) for frame in source]
+    assert numbers == list(range(15, 60)) and source.num_frames == 45
+    assert [number_of(source.read(index)) for index in (20, 0, 44)] == [35, 15, 59]
+
+
 def test_edit_list_hides_frames(tmp_path: Path, video: Path) -> None:
     cut = tmp_path / 'cut.mp4'
     remux(video, cut, shift_s=-0.2)

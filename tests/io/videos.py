@@ -10,8 +10,8 @@ import numpy as np
 
 
 def numbered_frame(index: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
-    """``(H, W, 3)``: grey of value ``16 + 3 * index``, with a bright top-left corner that shows orientation."""
-    frame = np.full((*size, 3), 16 + 3 * index, np.uint8)
+    """``(H, W, 3)``: grey of value ``16 + 3 * (index % 70)``, with a bright top-left corner that shows orientation."""
+    frame = np.full((*size, 3), 16 + 3 * (index % 70), np.uint8)
     frame[: size[0] // 4, : size[1] // 4] = 250
     return frame
 

@@ -91,7 +91,7 @@ class VideoFile(FrameSource):
 
     def _frames(self, *, seek_dts: int | None = None, probe: bool = False) -> Iterator[av.VideoFrame]:
         """Decoded frames in display order, from the start or from the key frame at ``seek_dts``."""
-        count = 0
+        count, packets = 0, self._packets
         with self._container() as (container, stream):
             if probe:
                 stream.thread_type = 'NONE'  # one frame is wanted: no read-ahead
@@ -99,13 +99,15 @@ class VideoFile(FrameSource):
                 container.seek(seek_dts, stream=stream, backward=True)
             try:
                 for frame in container.decode(stream):
+                    if not probe and packets.timed and frame.pts is not None and frame.pts < packets.pts[0]:
+                        continue  # before the first frame that can be shown whole
                     if frame.is_corrupt and count:
-                        raise VideoError(f'{self.path}: frame {count} of {len(self._packets.pts)} is corrupt')
+                        raise VideoError(f'{self.path}: frame {count} of {len(packets.pts)} is corrupt')
                     count += 1
                     yield frame
             except av.FFmpegError as error:
-                total = len(self._packets.pts)
-                raise VideoError(f'{self.path}: damaged after frame {count} of {total} ({_reason(error)})') from None
+                where = f'{self.path}: damaged after frame {count} of {len(packets.pts)}'
+                raise VideoError(f'{where} ({_reason(error)})') from None
 
     def _upright(self, frame: av.VideoFrame, index: int) -> np.ndarray:
         image = frame.to_ndarray(format='rgb24')
@@ -151,19 +153,21 @@ class _Packets(NamedTuple):
 
 
 def _packet_index(container: av.container.InputContainer, stream: av.VideoStream) -> _Packets:
-    pts, keys, total, end, timed = array('q'), [], 0, 0, True
+    pts, keys, total, end, timed, first = array('q'), [], 0, 0, True, None
     try:
         for packet in container.demux(stream):
             if not packet.size:
                 continue  # the flush packet at the end, or a frame that repeats the one before
             total += 1
             end = max(end, (packet.pts or 0) + (packet.duration or 0))
-            if packet.is_discard:
-                continue  # decoded for others, cut away by an edit list
             timed &= packet.pts is not None
-            pts.append(packet.pts if packet.pts is not None else total)
             if packet.is_keyframe and timed:
+                if not keys and pts:  # a recording that was cut between key frames: what comes before cannot be decoded
+                    first, pts = packet.pts, array('q')
                 keys.append((packet.pts, packet.pts if packet.dts is None else packet.dts))
+            if packet.is_discard or (first is not None and timed and packet.pts < first):
+                continue  # decoded for others, cut away by an edit list
+            pts.append(packet.pts if packet.pts is not None else total)
     except av.FFmpegError as error:
         raise VideoError(f'{container.name}: damaged after {total} frames ({_reason(error)})') from None
     keys.sort()

@@ -1,0 +1,52 @@
+"""Peak memory of the demo is the same on 100 and on 1000 frames."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.inference.tiny import tiny_config, tiny_model
+from tests.io.videos import make_video
+from trecvit_dense.checkpoints.io import save_model
+
+# VmHWM, not ru_maxrss: that one starts with the peak of the process that called fork.
+PROGRAM = """
+import re, sys
+from pathlib import Path
+from trecvit_dense.cli.demo import main
+code = main(sys.argv[1:])
+print('peak', re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1])
+sys.exit(code)
+"""
+
+
+def peak_kilobytes(arguments: list[str]) -> int:
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'}
+    done = subprocess.run(
+        [sys.executable, '-c', PROGRAM, *arguments], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='peak memory is read from /proc')
+def test_peak_memory_does_not_grow(tmp_path: Path) -> None:
+    checkpoint = tmp_path / 'tiny.safetensors'
+    save_model(tiny_model(), tiny_config(), checkpoint, {})
+    peaks = {}
+    for num_frames in (100, 1000):
+        video, out = tmp_path / f'{num_frames}.mp4', tmp_path / f'out{num_frames}.mp4'
+        make_video(video, num_frames, size=(96, 128))
+        peaks[num_frames] = peak_kilobytes(
+            ['points', str(video), '--checkpoint', str(checkpoint), '--grid', '8', '--out', str(out), '--device', 'cpu']
+        )
+        with np.load(out.with_suffix('.npz')) as saved:
+            assert saved['tracks'].shape == (64, num_frames, 2)
+    assert peaks[1000] <= 1.02 * peaks[100], peaks
