@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from trecvit_dense.models.layers import RGLRU, Attention, CausalConv, PatchEmbed, RecurrentBlock, linear_recurrence
+from trecvit_dense.models.layers.rg_lru import bounded_sqrt
 
 
 def random_double(*shape: int) -> torch.Tensor:
@@ -102,3 +103,19 @@ def test_initial_values() -> None:
     assert attention.qkv.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
     patch = PatchEmbed(width, (8, 8)).proj.weight
     assert patch.std().item() == pytest.approx((3 * 64) ** -0.5, rel=0.05)
+
+
+def test_traceable_forms_equal_the_fast_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch.compile and torch.export follow: same values, same gradients, slope bounded at zero."""
+    torch.manual_seed(0)
+    x, a = torch.randn(2, 4, 3, requires_grad=True), torch.rand(2, 4, 3, requires_grad=True)
+    squares = torch.tensor([0.0, 1e-9, 0.3, 1.0], requires_grad=True)
+    found = []
+    for tracing in (False, True):
+        monkeypatch.setattr(torch.compiler, 'is_compiling', lambda tracing=tracing: tracing)
+        h = [linear_recurrence(x, a, x[:, 0], reverse=reverse)[0] for reverse in (False, True)]
+        root = bounded_sqrt(squares)
+        gradients = torch.autograd.grad(h[0].square().sum() + h[1].sum() + root.sum(), (x, a, squares))
+        found.append([*h, root, *gradients])
+    torch.testing.assert_close(found[1], found[0])
+    assert found[0][-1][0].item() == pytest.approx(1000.0)

@@ -25,13 +25,19 @@ class _BoundedSqrt(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return grad * 0.5 * torch.rsqrt(x.clamp(min=1.0 / (4.0 * _MAX_SQRT_GRADIENT**2)))
+        return grad * _sqrt_slope(x)
+
+
+def _sqrt_slope(x: Tensor) -> Tensor:
+    return 0.5 * torch.rsqrt(x.clamp(min=1.0 / (4.0 * _MAX_SQRT_GRADIENT**2)))
 
 
 def bounded_sqrt(x: Tensor) -> Tensor:
     """Exact square root with a derivative clipped at 1000."""
     if torch.compiler.is_compiling():
-        return torch.sqrt(x)
+        # the same value and slope without a custom Function, for torch.export and torch.compile
+        line = x * _sqrt_slope(x.detach())
+        return line + (torch.sqrt(x.detach()) - line.detach())
     return _BoundedSqrt.apply(x)
 
 
