@@ -245,7 +245,7 @@ def test_perception_test(tmp_path):
     label = dict(metadata=dict(num_frames=FRAMES, is_camera_moving=True), point_tracking=[track])
     labels = {'video_1': label, 'video_2': dict(label, point_tracking=[])}
     (tmp_path / 'labels.json').write_text(json.dumps(labels))
-    write_frames(tmp_path / 'video_1', entry()['video'])
+    write_frames(tmp_path / 'videos' / 'video_1', entry()['video'])
     data = PerceptionTestPoints(str(tmp_path / 'labels.json'), resolution=None)
     sample = data[0]['data_samples']
     assert len(data) == 1 and sample.points.visible[0].tolist() == [False, True, False, True, False, False, False]

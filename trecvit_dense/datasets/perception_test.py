@@ -26,7 +26,7 @@ class PerceptionTestPoints(Dataset):
 
     Args:
         ann_file: JSON ``{video_id: {'metadata': ..., 'point_tracking': [{'id', 'frame_ids', 'points'}]}}``.
-        video_root: Folder with ``<video_id>.mp4``; default: the JSON's folder.
+        video_root: Folder with ``<video_id>.mp4``; default: ``videos`` beside the JSON, or the JSON's folder.
         resolution: As in :class:`~trecvit_dense.datasets.tapvid.TapVidDataset`; the benchmark ignores the aspect ratio.
         query_mode: ``'first'`` as the benchmark, or ``'strided'``.
         max_videos: Use only the first so many.
@@ -53,7 +53,9 @@ class PerceptionTestPoints(Dataset):
             query_mode,
             parse_resolution(resolution),
         )
-        self.video_root = Path(video_root).expanduser() if video_root else self.path.parent
+        beside = self.path.parent / 'videos'
+        default = beside if beside.is_dir() else self.path.parent
+        self.video_root = Path(video_root).expanduser() if video_root else default
         self.labels = {name: label for name, label in _read_labels(self.path).items() if label.get('point_tracking')}
         self.names = list(self.labels)[:max_videos]
         if not self.names:
