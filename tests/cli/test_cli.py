@@ -108,7 +108,7 @@ def test_test_rebuilds_the_model_from_the_file_alone(folder, trecvit):
         ),
         (
             ('train', 'toy_recipe.py', '--cfg-options', 'model.type=ToyModle'),
-            "'ToyModle' is not registered as model; did you mean 'ToyModel'?",
+            "as model; did you mean 'ToyModel'?",
         ),
         (('train', 'toy_recipe.py', '--launcher', 'pytorch'), 'start with torchrun'),
         (('test', 'toy_recipe.py', 'missing.pth'), 'missing.pth does not exist'),

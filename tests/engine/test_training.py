@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.engine.toy import ToyDataset, toy_runner
+from trecvit_dense.engine import AutocastOptimWrapper
 from trecvit_dense.engine.checkpoint_hook import from_plain, to_plain
 from trecvit_dense.engine.sampler import DrawSampler
 
@@ -122,8 +123,17 @@ def test_bf16_on_this_device(tmp_path):
     assert np.isfinite(runner.val()['toy/AJ'])
 
 
+@pytest.mark.parametrize('fast', [True, False])
+def test_auto_precision_follows_the_hardware(fast, monkeypatch):
+    monkeypatch.setattr('trecvit_dense.engine.optim_wrapper.bfloat16_is_fast', lambda device: fast)
+    layer = torch.nn.Linear(2, 2)
+    wrapper = AutocastOptimWrapper(torch.optim.SGD(layer.parameters(), lr=0.1), dtype='auto')
+    with wrapper.optim_context(layer):
+        assert layer(torch.ones(1, 2)).dtype == (torch.bfloat16 if fast else torch.float32)
+
+
 def test_unknown_precision_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="dtype is 'float16'; wanted one of bfloat16, float32"):
+    with pytest.raises(ValueError, match="dtype is 'float16'; wanted one of auto, bfloat16, float32"):
         toy_runner(tmp_path, 'fp16', optim_wrapper__dtype='float16').train()
 
 

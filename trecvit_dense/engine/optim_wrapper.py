@@ -12,7 +12,20 @@ from torch import nn
 
 from trecvit_dense.registry import OPTIM_WRAPPERS
 
-_DTYPES = {'bfloat16': torch.bfloat16, 'float32': None}
+DTYPES = ('auto', 'bfloat16', 'float32')
+
+
+def bfloat16_is_fast(device_type: str) -> bool:
+    """Whether a device computes in bfloat16.
+
+    A CPU without the instructions emulates it, several times slower than float32.
+    """
+    if device_type == 'cuda':
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type == 'cpu':
+        probes = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+        return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return False
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -24,17 +37,18 @@ class AutocastOptimWrapper(OptimWrapper):
     than float32.
 
     Args:
-        dtype: ``'bfloat16'``, or ``'float32'`` to switch autocast off.
+        dtype: ``'bfloat16'``, ``'float32'`` (no autocast), or ``'auto'``: bfloat16 where the device has it in hardware.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, *, dtype: str = 'bfloat16', **kwargs: Any) -> None:
-        if dtype not in _DTYPES:
-            raise ValueError(f"dtype is '{dtype}'; wanted one of {', '.join(_DTYPES)}")
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is '{dtype}'; wanted one of {', '.join(DTYPES)}")
         super().__init__(optimizer, **kwargs)
-        self.dtype = _DTYPES[dtype]
+        self.dtype = dtype
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         device = next(model.parameters()).device.type
-        with super().optim_context(model), torch.autocast(device, self.dtype, enabled=self.dtype is not None):
+        low = self.dtype == 'bfloat16' or (self.dtype == 'auto' and bfloat16_is_fast(device))
+        with super().optim_context(model), torch.autocast(device, torch.bfloat16, enabled=low):
             yield
