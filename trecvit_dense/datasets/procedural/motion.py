@@ -123,7 +123,7 @@ def random_camera(
     angles, centre, zoom = np.zeros((frames, 3)), np.zeros((frames, 3)), np.zeros(frames)
     if rng.random() > 0.07 and strength > 0:
         pan, travel = rng.dirichlet([1.0, 1.0]) * heavy_tailed(rng, 0.009, 0.8, 0.06) * strength * side
-        reach = side * rng.uniform(0.25, 0.8)
+        reach = side * rng.uniform(0.2, 0.6)
         turn = path(rng, clock, pan / focal, 2, bound=reach / focal)
         angles[:, :2] = turn - turn[0]
         if rng.random() < 0.6:

@@ -82,11 +82,13 @@ def build_scene(rng: Generator, spec: ClipSpec) -> tuple[Camera, list[Layer], in
     )
     layers = [_background(rng, spec, camera, far)]
     radii = _radii(rng, count, spec.side)
+    if count > 1 and rng.random() < 0.35:  # something large right before the camera, to look past
+        radii[-1] = spec.side * rng.uniform(0.3, 0.6)
     kinds, motions = rng.integers(0, len(SHAPES), count), rng.integers(0, len(MOTIONS), count)
     subject = int(np.argmax(radii)) if count else 0
     parent: _Placed | None = None
     for i in range(count):
-        if parent is not None and rng.random() < 0.2:
+        if parent is not None and i != subject and rng.random() < 0.2:
             placed = _limb(rng, spec, camera, parent, SHAPES[kinds[i]], min(radii[i], parent.radius * 0.8))
         else:
             strength = 1.0 if i == subject else 0.6 * rng.random()
@@ -110,7 +112,7 @@ class _Placed:
 
 def _radii(rng: Generator, count: int, side: float) -> np.ndarray:
     """Pixels; one large subject, the rest power-law."""
-    radii = np.clip(0.07 * side * rng.pareto(1.6, count) + 0.07 * side, None, 0.4 * side)
+    radii = np.clip(0.09 * side * rng.pareto(1.6, count) + 0.07 * side, None, 0.4 * side)
     if count:
         radii[rng.integers(count)] = side * rng.uniform(0.2, 0.42)
     return radii
@@ -151,7 +153,7 @@ def _object(
     height, width = spec.size
     speed = heavy_tailed(rng, 0.006, 1.0, 0.08) * side * spec.motion * (rng.random() > 0.1)
     offset = rng.uniform(-0.42, 0.42, 2) * (width, height) + path(
-        rng, clock, speed, 2, bound=side * rng.uniform(0.3, 0.9)
+        rng, clock, speed, 2, bound=side * rng.uniform(0.2, 0.7)
     )
     angle = path(rng, clock, heavy_tailed(rng, 0.012, 1.1, 0.2) * spec.motion, 1)[:, 0]
     scale = path(rng, clock, heavy_tailed(rng, 0.006, 1.0, 0.06) * spec.motion, 1, bound=rng.uniform(0.1, 0.6))

@@ -17,9 +17,9 @@ def palette(rng: Generator, count: int) -> np.ndarray:
     """``(count, 3)`` RGB in [0, 1]: channels strongly correlated, mostly desaturated, one dominant hue per palette."""
     spread, centre = rng.uniform(0.1, 0.35), rng.beta(2, 2)
     luminance = np.clip(centre + spread * rng.standard_normal(count), 0.02, 0.98)
-    saturation = min(0.05 * float(np.exp(0.9 * rng.standard_normal())), 0.3)
+    saturation = min(0.045 * float(np.exp(0.8 * rng.standard_normal())), 0.2)
     hue = rng.standard_normal(2) * saturation + rng.standard_normal((count, 2)) * saturation * rng.choice(
-        [0.4, 1.0, 2.5]
+        [0.4, 1.0, 2.0]
     )
     warm, green = hue[:, 0], 0.6 * hue[:, 1]  # the two opponent axes of natural colour, the first one stronger
     rgb = np.stack([luminance + warm, luminance + green, luminance - warm - 0.5 * green], axis=1)
@@ -97,12 +97,13 @@ def waves(rng: Generator, height: int, width: int) -> np.ndarray:
 
 
 def leaves(rng: Generator, height: int, width: int) -> np.ndarray:
-    """Dead leaves: overlapping shapes whose radii follow ``r ** -3``, each of one colour."""
+    """Dead leaves: overlapping shapes whose radii follow a power law, ``r ** -3`` at its steepest, each of one colour."""
     side = max(height, width)
     smallest, largest = max(1.5, side / 100), side / rng.uniform(2.5, 5)
     count = int(min(30 + 1.6 * side, 320) * rng.uniform(0.5, 1.2))
-    radii = (smallest**-2 - rng.random(count) * (smallest**-2 - largest**-2)) ** -0.5  # inverse CDF of r ** -3
-    radii = np.sort(radii)[::-1] if rng.random() < 0.7 else radii
+    power = 1 - rng.uniform(1.3, 3.0)
+    radii = (smallest**power + rng.random(count) * (largest**power - smallest**power)) ** (1 / power)  # inverse CDF
+    radii = np.sort(radii)[::-1] if rng.random() < 0.4 else radii
     colours = palette(rng, max(8, count // 4)) * 255
     image = np.empty((height, width, 3), np.uint8)
     image[:] = colours[0]
@@ -163,9 +164,42 @@ def tiles(rng: Generator, height: int, width: int) -> np.ndarray:
     return image * (0.6 + 0.4 * noise(rng, height, width, slope=1.0)[..., None])
 
 
-_KINDS = (leaves, fractal, blobs, cells, waves, scribbles, tiles, gradient)
-_OBJECT_ODDS = np.array([0.26, 0.2, 0.1, 0.1, 0.09, 0.1, 0.07, 0.08])
-_GROUND_ODDS = np.array([0.5, 0.14, 0.07, 0.08, 0.04, 0.05, 0.04, 0.08])
+def rooms(rng: Generator, height: int, width: int) -> np.ndarray:
+    """Large areas divided by long straight edges, with lines, windows and a little grain: buildings, roads, interiors."""
+    side = max(height, width)
+    colours = palette(rng, 12) * 255
+    image = np.empty((height, width, 3), np.uint8)
+    image[:] = colours[0]
+    lean = rng.normal(0, 0.15) + np.array([0, np.pi / 2])  # edges mostly follow two directions
+    for _ in range(int(rng.integers(2, 9))):  # half planes, strips and quadrilaterals, large first
+        angle = lean[rng.integers(2)] + rng.normal(0, 0.08)
+        along, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
+        start = rng.uniform(0, 1, 2) * (width, height)
+        long, wide = side * rng.choice([0.3, 2.0]) * rng.uniform(0.5, 1), side * min(rng.pareto(1.2) * 0.05 + 0.01, 1.0)
+        corners = start + np.stack(
+            [-along * long, along * long, along * long + across * wide, across * wide - along * long]
+        )
+        cv2.fillConvexPoly(
+            image, np.round(corners * 16).astype(np.int32), colours[rng.integers(12)].tolist(), cv2.LINE_AA, 4
+        )
+        if rng.random() < 0.3:  # a row of equal things along it
+            step, ink = side * rng.uniform(0.03, 0.12), colours[rng.integers(12)].tolist()
+            for place in np.arange(-long, min(long, 1.5 * side), step)[:40]:
+                quad = (
+                    start
+                    + along * place
+                    + np.stack(
+                        [0 * along, along * step * 0.5, along * step * 0.5 + across * wide * 0.6, across * wide * 0.6]
+                    )
+                )
+                cv2.fillConvexPoly(image, np.round(quad * 16).astype(np.int32), ink, cv2.LINE_AA, 4)
+    shade = 0.7 + 0.6 * noise(rng, height, width, slope=rng.uniform(0.8, 2.0))
+    return np.clip(image * (shade * np.float32(1 / 255))[..., None], 0, 1)
+
+
+_KINDS = (leaves, fractal, blobs, cells, waves, scribbles, tiles, gradient, rooms)
+_OBJECT_ODDS = np.array([0.26, 0.18, 0.08, 0.09, 0.08, 0.09, 0.06, 0.07, 0.09])
+_GROUND_ODDS = np.array([0.40, 0.12, 0.05, 0.07, 0.03, 0.04, 0.03, 0.06, 0.20])
 
 
 def _pick(rng: Generator, kinds: tuple, odds: np.ndarray | None = None):
