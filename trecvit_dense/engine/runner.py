@@ -10,9 +10,11 @@ from typing import Any
 import mmengine
 import torch
 from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from trecvit_dense import __version__
+from trecvit_dense.checkpoints import load_state, read_checkpoint
 from trecvit_dense.registry import RUNNERS
 
 _NOISE = (
@@ -77,6 +79,16 @@ class TrecvitRunner(Runner):
         if self._val_loop is None:
             raise ValueError('the config has neither a test nor a val set (test_evaluator, val_evaluator)')
         return self.val_loop.run()
+
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
+        """Also ``load_from`` a ``.safetensors``, as fine-tuning of converted weights does; what does not fit is refused."""
+        if not str(filename).endswith('.safetensors'):
+            return super().load_checkpoint(filename, *args, **kwargs)
+        state, info = read_checkpoint(filename)
+        report = load_state(self.model.module if is_model_wrapper(self.model) else self.model, state, name=info['path'])
+        self.logger.info(f'{filename}: {report}')
+        self._has_loaded = True
+        return info
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Written under another name first: a killed run leaves the old file or the new one."""
