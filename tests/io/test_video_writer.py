@@ -68,7 +68,11 @@ def test_wrong_targets(tmp_path: Path) -> None:
 def test_atomic_path(tmp_path: Path) -> None:
     with atomic_path(tmp_path / 'a.txt') as path:
         path.write_text('whole')
+        path.chmod(0o600)
         assert not (tmp_path / 'a.txt').exists()
+    (tmp_path / 'ordinary').touch()
+    assert (tmp_path / 'a.txt').stat().st_mode == (tmp_path / 'ordinary').stat().st_mode
+    (tmp_path / 'ordinary').unlink()
     with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / 'a.txt') as path:
         path.write_text('half')
         raise KeyboardInterrupt

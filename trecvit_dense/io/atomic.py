@@ -37,6 +37,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = temporary_path(path)
     try:
         yield temporary
+        if temporary.is_file():
+            temporary.chmod(0o666 & ~_umask())  # safetensors makes private files
         os.replace(temporary, path)
     finally:
         remove(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
