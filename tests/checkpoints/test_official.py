@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from tests.checkpoints.official_files import (
 )
 from trecvit_dense.checkpoints import CheckpointError, load_model
 from trecvit_dense.checkpoints.official import infer_config, read_official
+from trecvit_dense.cli import run
 from trecvit_dense.cli.convert import main
 
 # The same key sets as B at a width that a test can afford; B itself is marked slow.
@@ -142,3 +145,16 @@ def test_target_is_checked_before_any_work(tmp_path) -> None:
         main(['absent.npz', str(tmp_path / 'folder' / 'out.safetensors')])
     with pytest.raises(FileNotFoundError, match='absent.npz'):
         main(['absent.npz', str(tmp_path / 'out.safetensors')])
+
+
+@pytest.mark.parametrize('source', ['absent.npz', 'cut.npz', 'foreign.pt', 'other.pt'])
+def test_the_command_says_one_line_and_leaves_nothing(source, tmp_path, capsys) -> None:
+    np.savez(tmp_path / 'whole.npz', **random_arrays(tapnext_jax_shapes(48, depth=1)))
+    (tmp_path / 'cut.npz').write_bytes((tmp_path / 'whole.npz').read_bytes()[:5000])
+    torch.save({'state_dict': {'lin_proj.weight': Path('x')}}, tmp_path / 'foreign.pt')
+    torch.save({'state_dict': {'weight': torch.zeros(1)}}, tmp_path / 'other.pt')
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert run(main, [str(tmp_path / source), str(tmp_path / 'out.safetensors')]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and source in lines[0] and lines[0].startswith('error: ')
+    assert sorted(path.name for path in tmp_path.iterdir()) == before

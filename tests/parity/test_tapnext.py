@@ -32,6 +32,8 @@ def build(golden: Golden, numerics: str) -> VideoPerceiver:
             patch_size=config['patch_size'],
             image_size=config['image_size'],
             num_bins=config['num_bins'],
+            hidden_dim=golden['params/visible_head.0.weight'].shape[0],
+            conv_width=golden['params/blocks.0.ssm_block.recurrent_block.conv_1d.w'].shape[0],
             numerics=numerics,
             head=dict(
                 border='zero' if numerics == 'torch' else 'clamp',
@@ -57,7 +59,8 @@ def start(model: VideoPerceiver, query_tyx: Tensor, scale: float = 1.0):
 def arrays_of(output) -> dict[str, Tensor]:
     """Output of the head in the official layout, coordinates in model space."""
     final = output.extras['estimates'][-1]
-    model_space = output.xy_px.flip(-1) * 256 / output.xy_px.new_tensor(output.extras['input_size'])
+    size = output.xy_px.new_tensor(output.extras['input_size'])
+    model_space = output.xy_px.flip(-1) * final['logits'].shape[-1] / size
     assert torch.allclose(model_space, final['yx'], atol=1e-3)
     return dict(
         tracks=final['yx'],

@@ -25,7 +25,7 @@ def test_tapnext_losses(path) -> None:
     tracks = golden.tensor('pred_tracks')
     unit = config['pixel_size'] / config['num_bins']
 
-    huber = huber_distance(tracks, target, extent=config['pixel_size'], unit=unit)
+    huber = huber_distance(tracks, target, extent=config['pixel_size'], unit=unit, delta=config['huber_delta'])
     entropy = coordinate_cross_entropy(logits, target, bin_size=unit)
     certainty = certainty_bce(
         golden.tensor('certainty_logits')[..., 0], tracks, target, threshold=config['certainty_threshold']
@@ -39,6 +39,7 @@ def test_tapnext_losses(path) -> None:
         huber_weight=config['huber_weight'],
         ce_weight=config['ce_weight'],
         visibility_weight=config['visibility_weight'],
+        huber_delta=config['huber_delta'],
     )
     official = MODELS.build(dict(type='TAPNextLoss', official_unmasked_ce=True, **weights))
     estimate = dict(yx=tracks, logits=logits, visible_logits=golden.tensor('visible_logits')[..., 0])

@@ -99,11 +99,8 @@ def read_official(path: str | Path) -> OfficialFile:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {}
-            for name in file.files:
-                arrays[name] = file[name]
-            return arrays
+        with path.open('rb') as handle, np.load(handle, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, OSError, EOFError, AttributeError, ValueError) as error:
         reason = 'it holds pickled objects, which are not read' if 'pickle' in str(error).lower() else str(error)
         raise CheckpointError(f'{path} is not an npz file of plain arrays or is truncated: {reason}') from None

@@ -71,8 +71,12 @@ class TrecvitRunner(Runner):
     def evaluate(self) -> dict[str, float]:
         """Metrics of the weights as they are after :meth:`train`, on the test set or, without one, the validation set.
 
-        MMEngine's own ``val`` and ``test`` call ``before_run`` again, which makes EMAHook forget its average.
+        MMEngine's own ``val`` and ``test`` call ``before_run`` again, which makes EMAHook forget its average. A
+        validation that has just been made on the same data is not repeated.
         """
+        done = getattr(self._train_loop, 'validated', None)
+        if done and done[0] == self.iter and (self._test_loop is None or self._tests_are_validations()):
+            return done[1]
         if self._test_loop is not None:
             self._test_loop = self.build_test_loop(self._test_loop)
             return self.test_loop.run()
@@ -81,14 +85,19 @@ class TrecvitRunner(Runner):
         return self.val_loop.run()
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
-        """Also ``load_from`` a ``.safetensors``, as fine-tuning of converted weights does; what does not fit is refused."""
+        """Also ``load_from`` a ``.safetensors``, for fine-tuning of converted weights; what does not fit is refused."""
         if not str(filename).endswith('.safetensors'):
             return super().load_checkpoint(filename, *args, **kwargs)
         state, info = read_checkpoint(filename)
-        report = load_state(self.model.module if is_model_wrapper(self.model) else self.model, state, name=info['path'])
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        report = load_state(model, state, name=info['path'])
         self.logger.info(f'{filename}: {report}')
+        self.call_hook('after_load_checkpoint', checkpoint=dict(state_dict=model.state_dict()))  # EMA starts here
         self._has_loaded = True
         return info
+
+    def _tests_are_validations(self) -> bool:
+        return all(self.cfg.get(f'val_{key}') == self.cfg.get(f'test_{key}') for key in ('dataloader', 'evaluator'))
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Written under another name first: a killed run leaves the old file or the new one."""

@@ -222,7 +222,9 @@ class TAPNextHead(Head):
         index, asked = slots.index[..., None, None], query[:, None, :, :1].long()  # (B, T, 1, 1), (B, 1, Q, 1)
         tokens = torch.where(index < asked, self.unknown_token, self.mask_token)  # (B, T, Q, C)
         tokens = torch.where(index == asked, self.query_tokens(query[..., 1:], input_size)[:, None], tokens)
-        return [PromptGroup(GROUP, tokens, attention=self.attention, active=slots.active, reset=slots.reset)]
+        # Attention without a mask is faster; training pays for the look, streaming stays free of such a branch.
+        active = None if self.training and bool(slots.active.all()) else slots.active
+        return [PromptGroup(GROUP, tokens, attention=self.attention, active=active, reset=slots.reset)]
 
     # ------------------------------------------------------------------------------------------------- reading
 

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from trecvit_dense.registry import MODELS
 
 
-def huber_distance(pred_yx: Tensor, target_yx: Tensor, *, extent: float = 256.0, unit: float = 1.0) -> Tensor:
-    """Huber of the Euclidean distance, threshold 1 unit.
+def huber_distance(
+    pred_yx: Tensor, target_yx: Tensor, *, extent: float = 256.0, unit: float = 1.0, delta: float = 1.0
+) -> Tensor:
+    """Huber of the Euclidean distance: quadratic below ``delta``, linear above.
 
     Args:
         pred_yx: ``(B, T, Q, 2)`` model space.
@@ -25,9 +27,9 @@ def huber_distance(pred_yx: Tensor, target_yx: Tensor, *, extent: float = 256.0,
     offset = pred_yx - target_yx.clamp(0, extent - unit)
     squared = offset.square().sum(-1)
     # The root is taken of a value that is safe for the branch not chosen: sqrt'(0) would turn the gradient into NaN.
-    far = squared > 1
+    far = squared > delta**2
     distance = torch.where(far, squared, torch.ones_like(squared)).sqrt()
-    return torch.where(far, distance - 0.5, squared / 2)
+    return torch.where(far, delta * (distance - delta / 2), squared / 2)
 
 
 def coordinate_labels(target_yx: Tensor, num_bins: int, bin_size: float = 1.0) -> Tensor:
@@ -73,6 +75,7 @@ class TAPNextLoss(nn.Module):
         occluded_weight: Weight of position losses on occluded points; 0 in TAPNext, 0.2 in TAPNext++.
         layer_weight: Weight of the mean of all layers' losses, or one weight per layer. The paper supervises every
             layer; its weights are not public, 1 is ours.
+        huber_delta: Distance at which the Huber loss becomes linear, model-space units.
         official_unmasked_ce: The released torch helper averages the cross-entropy over all points, visible or not: a
             default reduction returns a scalar before the mask is applied.
     """
@@ -86,12 +89,14 @@ class TAPNextLoss(nn.Module):
         certainty_weight: float = 0.0,
         occluded_weight: float = 0.0,
         layer_weight: float | list[float] = 1.0,
+        huber_delta: float = 1.0,
         official_unmasked_ce: bool = False,
     ) -> None:
         super().__init__()
         self.weights = dict(huber=huber_weight, ce=ce_weight, visibility=visibility_weight, certainty=certainty_weight)
         self.occluded_weight = occluded_weight
         self.layer_weight = layer_weight
+        self.huber_delta = huber_delta
         self.official_unmasked_ce = official_unmasked_ce
 
     def terms(
@@ -109,7 +114,7 @@ class TAPNextLoss(nn.Module):
         seen = visible.float()
         position = counted * (seen + self.occluded_weight * (1 - seen))
         extent = estimate['logits'].shape[-1] * bin_size
-        huber = huber_distance(estimate['yx'], target_yx, extent=extent, unit=bin_size)
+        huber = huber_distance(estimate['yx'], target_yx, extent=extent, unit=bin_size, delta=self.huber_delta)
         entropy = coordinate_cross_entropy(estimate['logits'], target_yx, bin_size=bin_size)
         terms = dict(
             huber=weighted_mean(huber, position),
