@@ -42,7 +42,9 @@ class VideoPerceiver(BaseModel):
         self.backbone = MODELS.build(backbone)
         built = {}
         for task, head in heads.items():
-            built[task] = MODELS.build(dict(head, backbone_channels=self.backbone.out_channels, backbone_strides=self.backbone.strides))
+            built[task] = MODELS.build(
+                dict(head, backbone_channels=self.backbone.out_channels, backbone_strides=self.backbone.strides)
+            )
             if built[task].requires_prompts and not self.backbone.supports_prompts:
                 raise ValueError(
                     f'{head["type"]} adds prompt tokens, but {backbone["type"]} takes none; '

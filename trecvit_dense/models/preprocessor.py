@@ -61,7 +61,7 @@ class VideoPreprocessor(BaseDataPreprocessor):
             shapes = {tuple(clip.shape) for clip in inputs}
             if len(shapes) > 1:
                 raise ValueError(
-                    f'clips of one batch differ in shape: {sorted(shapes)}; crop or resize them alike, or use batch_size=1'
+                    f'clips of one batch differ in shape: {sorted(shapes)}; crop or resize them, or use batch_size=1'
                 )
             inputs = torch.stack(list(inputs))
         video, scale = self.prepare(inputs)

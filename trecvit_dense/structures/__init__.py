@@ -1,6 +1,6 @@
 """The nouns of the framework: shapes and units are defined here, once."""
 
-from .features import Features, FeatureLevel, PromptGroup
+from .features import FeatureLevel, Features, PromptGroup
 from .recurrent_state import RecurrentState
 from .samples import DepthMap, ObjectMasks, PointTracks, VideoSample
 

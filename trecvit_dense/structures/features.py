@@ -18,7 +18,8 @@ class PromptGroup:
             the patches and the tokens of its own item; patches never see it.
         item_size: Tokens of one item (a point has one; an object may have several); item ``i`` owns the tokens
             ``i * item_size .. (i + 1) * item_size - 1``.
-        active: ``(B, T, Q)`` bool. Inactive tokens take no part in attention, and their recurrent rows are cleared. None: all.
+        active: ``(B, T, Q)`` bool. Inactive tokens take no part in attention; their recurrent rows are cleared.
+            None: all are active.
         reset: ``(B, T, Q)`` bool. True where a row starts afresh at that frame: no decayed past, input multiplier 1,
             empty convolution history. None: only the first frame of a call without state.
     """
@@ -60,7 +61,7 @@ class Features:
         levels: Dense levels in the order of the backbone's ``out_indices``; the last one is the final, normalised one.
         class_token: ``(B, T, C)`` after the final norm, or None.
         prompts: Group name to tokens ``(B, T, Q, C)`` after the final norm.
-        prompt_layers: Group name to the un-normalised tokens after each block (``depth`` tensors), filled when asked for.
+        prompt_layers: Group name to the un-normalised tokens after each block (``depth`` tensors), when asked for.
     """
 
     levels: tuple[FeatureLevel, ...]

@@ -1,4 +1,7 @@
-"""Annotations of one video. Coordinates are ``xy`` in pixels of the frame; the centre of pixel ``(i, j)`` is ``(j + 0.5, i + 0.5)``."""
+"""Annotations of one video.
+
+Coordinates are ``xy`` in pixels of the frame; the centre of pixel ``(i, j)`` is ``(j + 0.5, i + 0.5)``.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ class PointTracks:
         xy_px: ``(N, T, 2)`` float, x then y, pixels of the frame.
         visible: ``(N, T)`` bool.
         query_txy: ``(N, 3)`` float, frame index, x, y: where each point was asked for. None when nothing was asked yet.
-        group: ``(N,)`` int, index of the annotated track a query came from (strided queries repeat tracks). None: own index.
-        ids: ``(N,)`` int, stable identities in a live session. None: own index.
+        group: ``(N,)`` int, the annotated track that a query came from (strided queries repeat tracks). None: its own.
+        ids: ``(N,)`` int, stable identities in a live session. None: its own.
     """
 
     xy_px: np.ndarray

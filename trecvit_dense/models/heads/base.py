@@ -21,7 +21,9 @@ class Head(nn.Module):
 
     requires_prompts = False
 
-    def __init__(self, backbone_channels: tuple[int, ...] = (), backbone_strides: tuple[tuple[float, float], ...] = ()) -> None:
+    def __init__(
+        self, backbone_channels: tuple[int, ...] = (), backbone_strides: tuple[tuple[float, float], ...] = ()
+    ) -> None:
         """The perceiver passes channels and ``(y, x)`` strides of the backbone's levels to every head it builds."""
         super().__init__()
         self.backbone_channels = tuple(backbone_channels)

@@ -1,10 +1,10 @@
 """CostVolumePointHead: point tracking without prompt tokens, from a cost volume over backbone features.
 
-Each point keeps two templates, the feature at its query and a slowly refreshed one. On every frame both are compared with
-the whole feature pyramid (the cost volume). Two hypotheses, the last position and the best match of the frame, are
-scored; around the better one the volume is looked up and a gated recurrent unit refines the position a few times. The
-ingredients are those of RAFT (arXiv 2003.12039: look-ups, recurrent refinement), TAP-Net (2211.03726: the volume itself is
-supervised) and TAPIR (2306.08637: match, then refine), put in a causal order: frame t needs frame t and the state alone.
+Each point keeps two templates, the feature at its query and a slowly refreshed one. On every frame both are compared
+with the whole feature pyramid (the cost volume). Two hypotheses, the last position and the best match of the frame,
+are scored; around the better one the volume is looked up and a gated recurrent unit refines the position a few times.
+The ingredients are those of RAFT (arXiv 2003.12039: look-ups, recurrent refinement), TAP-Net (2211.03726: the volume
+itself is supervised) and TAPIR (2306.08637: match, then refine), in a causal order: a frame needs itself and the state.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trecvit_dense.models.heads.base import Head, PointOutput
 from trecvit_dense.models.heads.point_slots import begin_slots, spread_slots
+from trecvit_dense.models.layers.feature_pyramid import FeaturePyramid, sample_maps
 from trecvit_dense.models.losses.track_loss import cost_volume_loss, hypothesis_loss, sequence_loss, visibility_loss
 from trecvit_dense.registry import MODELS
 from trecvit_dense.structures import Features, RecurrentState
@@ -24,78 +25,41 @@ from trecvit_dense.structures import Features, RecurrentState
 NOT_YET = -10.0  # visibility logit before the query frame
 
 
-def sample_maps(maps: Tensor, xy_px: Tensor, stride: float) -> Tensor:
-    """Bilinear samples of ``maps`` ``(B, C, h, w)`` at ``xy_px`` ``(B, Q, 2)``, clamped at the border: ``(B, Q, C)``."""
-    size = xy_px.new_tensor([maps.shape[-1], maps.shape[-2]])
-    grid = (xy_px / (stride * size) * 2 - 1)[:, :, None]  # (B, Q, 1, 2)
-    sampled = F.grid_sample(maps.float(), grid, padding_mode='border', align_corners=False)  # (B, C, Q, 1)
-    return sampled[..., 0].transpose(1, 2)
+class Refiner(nn.Module):
+    """Gated recurrent unit that turns volume look-ups into a displacement, visibility and certainty.
 
-
-class FeaturePyramid(nn.Module):
-    """Backbone levels, merged at one stride and pooled: unit-length features at ``stride * 2**l``.
-
-    Coarser tokens are unfolded to the target stride by a linear map (each token tells its cells apart), finer ones pooled.
+    Every level and template already proposes a displacement, the mean of its look-up window under a softmax. The unit
+    learns whom to trust and adds a correction, so that it can track as soon as the features match.
     """
 
-    def __init__(
-        self,
-        in_channels: tuple[int, ...],
-        in_strides: tuple[tuple[float, float], ...],
-        channels: int,
-        stride: int,
-        num_levels: int,
-    ) -> None:
+    def __init__(self, lookup_dim: int, hidden_dim: int, proposals: int) -> None:
         super().__init__()
-        self.stride, self.num_levels, self.channels = stride, num_levels, channels
-        self.cells = [max(round(level_stride[0] / stride), 1) for level_stride in in_strides]
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in in_channels)
-        self.laterals = nn.ModuleList(
-            nn.Linear(width, channels * cells**2) for width, cells in zip(in_channels, self.cells, strict=True)
+        self.encode = nn.Sequential(
+            nn.Linear(lookup_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, hidden_dim), nn.GELU()
         )
-        self.mix = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
-
-    def forward(self, features: Features) -> list[Tensor]:
-        """List of ``(B, T, C, h, w)``, one per pyramid level."""
-        if len(features.levels) != len(self.laterals):
-            raise ValueError(f'the head was built for {len(self.laterals)} feature levels; the backbone gave {len(features.levels)}')
-        total = None
-        for level, norm, lateral, cells in zip(features.levels, self.norms, self.laterals, self.cells, strict=True):
-            batch, time = level.tokens.shape[:2]
-            height, width = level.grid
-            tokens = lateral(norm(level.tokens)).view(batch * time, height, width, cells, cells, self.channels)
-            tokens = tokens.transpose(2, 3).reshape(batch * time, height * cells, width * cells, self.channels)
-            maps = tokens.permute(0, 3, 1, 2)  # (B*T, C, h, w), channels last in memory: what the convolution wants
-            if level.stride[0] < self.stride:
-                maps = F.avg_pool2d(maps, round(self.stride / level.stride[0]))
-            total = maps if total is None else total + maps
-        maps = total + self.mix(total)
-        pyramid = []
-        for index in range(self.num_levels):
-            if index:
-                maps = F.avg_pool2d(maps, 2, ceil_mode=True, count_include_pad=False)
-            unit = F.normalize(maps.float(), dim=1, eps=1e-4)
-            pyramid.append(unit.unflatten(0, (batch, time)))
-        return pyramid
-
-
-class Refiner(nn.Module):
-    """Gated recurrent unit that turns volume look-ups into a displacement, visibility and certainty."""
-
-    def __init__(self, lookup_dim: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.encode = nn.Sequential(nn.Linear(lookup_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, hidden_dim), nn.GELU())
-        self.cell = nn.GRUCell(hidden_dim + 4, hidden_dim)
+        self.cell = nn.GRUCell(hidden_dim + 4 + 2 * proposals, hidden_dim)
         self.norm = nn.LayerNorm(hidden_dim)
-        self.move = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, 2))
+        self.move = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, 2 + proposals))
         self.flags = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, 2))
         nn.init.normal_(self.move[-1].weight, std=1e-3)
         nn.init.zeros_(self.move[-1].bias)
 
-    def forward(self, lookup: Tensor, motion: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """``lookup (R, V)``, ``motion (R, 4)``, ``hidden (R, H)`` to displacement ``(R, 2)`` in cells and hidden."""
-        hidden = self.cell(torch.cat([self.encode(lookup), motion.to(lookup.dtype)], -1), hidden.to(lookup.dtype))
-        return self.move(self.norm(hidden)).float(), hidden
+    def forward(self, code: Tensor, proposals: Tensor, motion: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """One refinement of R points.
+
+        Args:
+            code: ``(R, H)`` encoded look-ups.
+            proposals: ``(R, P, 2)`` displacements in cells.
+            motion: ``(R, 4)`` way gone on this frame and velocity, in cells.
+            hidden: ``(R, H)``.
+
+        Returns:
+            Step ``(R, 2)`` in cells and the new hidden state.
+        """
+        inputs = torch.cat([code, motion, proposals.flatten(1) / 4], -1)
+        hidden = self.cell(inputs, hidden)
+        correction, trust = self.move(self.norm(hidden)).float().split([2, proposals.shape[1]], -1)
+        return correction + (trust.softmax(-1)[..., None] * proposals).sum(1), hidden
 
 
 @MODELS.register_module()
@@ -107,7 +71,7 @@ class CostVolumePointHead(Head):
         backbone_strides: Stride in pixels of each feature level (given by the perceiver).
         channels: Width of the matching features.
         stride: Pixels per cell of the finest volume.
-        num_levels: Pyramid levels of the volume; the reach of a look-up is ``radius * stride * 2**(num_levels - 1)`` pixels.
+        num_levels: Pyramid levels of the volume; a look-up reaches ``radius * stride * 2**(num_levels - 1)`` pixels.
         radius: Look-up radius in cells of each level.
         hidden_dim: Width of the recurrent unit.
         iterations: Refinements per frame.
@@ -123,7 +87,7 @@ class CostVolumePointHead(Head):
         *,
         channels: int = 64,
         stride: int = 4,
-        num_levels: int = 4,
+        num_levels: int = 3,
         radius: int = 3,
         hidden_dim: int = 128,
         iterations: int = 3,
@@ -137,15 +101,19 @@ class CostVolumePointHead(Head):
         self.hidden_dim, self.iterations, self.max_points = hidden_dim, iterations, max_points
         lookup_dim = num_levels * 2 * (2 * radius + 1) ** 2
         self.start_hidden = nn.Linear(num_levels * channels, hidden_dim)
-        self.score = nn.Sequential(nn.Linear(lookup_dim + hidden_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, 1))
-        self.refiner = Refiner(lookup_dim, hidden_dim)
+        self.score = nn.Sequential(nn.Linear(2 * hidden_dim, hidden_dim // 2), nn.GELU(), nn.Linear(hidden_dim // 2, 1))
+        self.refiner = Refiner(lookup_dim, hidden_dim, num_levels * 2)
+        self.window_temperature = nn.Parameter(torch.full((num_levels, 1, 1), 3.0))  # log
         self.refresh = nn.Linear(hidden_dim, 1)
         self.temperature = nn.Parameter(torch.tensor(2.5))  # log; cosines are multiplied by its exponential
-        self.loss_weights = dict(position=1.0, visible=1.0, certain=0.5, match=0.5, hypothesis=0.5) | (loss_weights or {})
+        self.loss_weights = dict(position=1.0, visible=1.0, certain=0.5, match=0.5, hypothesis=0.5) | (
+            loss_weights or {}
+        )
         self.occluded_weight = occluded_weight
         offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
         grid = torch.stack(torch.meshgrid(offsets, offsets, indexing='xy'), -1)
         self.register_buffer('offsets', grid, persistent=False)  # (2r+1, 2r+1, 2) x, y
+        self.register_buffer('level_scale', 2.0 ** torch.arange(num_levels).view(-1, 1, 1), persistent=False)
 
     # ------------------------------------------------------------------------------------------------- state
 
@@ -194,7 +162,9 @@ class CostVolumePointHead(Head):
         for index, maps in enumerate(zip(*(level.unbind(1) for level in pyramid), strict=True)):  # (B, C, h, w) each
             if slots.is_query[:, index].any():
                 self._read_query(maps, memory, slots.is_query[:, index])
-            frames.append(self._track_frame(maps, memory, slots.is_query[:, index], slots.tracked[:, index], input_size))
+            frames.append(
+                self._track_frame(maps, memory, slots.is_query[:, index], slots.tracked[:, index], input_size)
+            )
         memory['frame'] = state['frame'] + num_frames
         stacked = {key: torch.stack([frame[key] for frame in frames], 1) for key in frames[0]}
         output = PointOutput(
@@ -209,7 +179,9 @@ class CostVolumePointHead(Head):
         template = torch.stack([sample_maps(m, xy, self.stride * 2**level) for level, m in enumerate(maps)], 2)
         template = F.normalize(template, dim=-1, eps=1e-4)[..., None, :]  # (B, Q, L, 1, C)
         chosen = is_query[..., None]
-        memory['template'] = torch.where(chosen[..., None, None], template.expand_as(memory['template']), memory['template'])
+        memory['template'] = torch.where(
+            chosen[..., None, None], template.expand_as(memory['template']), memory['template']
+        )
         memory['xy'] = torch.where(chosen, xy, memory['xy'])
         memory['velocity'] = memory['velocity'].masked_fill(chosen, 0)
         memory['hidden'] = torch.where(chosen, self._first_hidden(template), memory['hidden'])
@@ -235,12 +207,20 @@ class CostVolumePointHead(Head):
             found.append(part.view(*xy_px.shape[:2], -1))
         return torch.cat(found, -1)
 
+    def _propose(self, lookup: Tensor) -> Tensor:
+        """Mean displacement of every look-up window under a softmax: ``(B, Q, L * 2, 2)`` in finest cells."""
+        window = lookup.view(*lookup.shape[:2], self.num_levels, 2, -1) * self.window_temperature.exp()
+        mean = window.softmax(-1) @ self.offsets.flatten(0, 1)  # (B, Q, L, 2, 2)
+        return (mean * self.level_scale).flatten(2, 3)
+
     def _best_match(self, volume: list[Tensor]) -> Tensor:
         """Position of the best cell of the frame for the query's template, all levels added: ``(B, Q, 2)`` pixels."""
         fine = volume[0][:, :, 0].detach()
         total = fine
         for costs in volume[1:3]:
-            total = total + F.interpolate(costs[:, :, 0].detach(), size=fine.shape[-2:], mode='bilinear', align_corners=False)
+            total = total + F.interpolate(
+                costs[:, :, 0].detach(), size=fine.shape[-2:], mode='bilinear', align_corners=False
+            )
         best = total.flatten(2).argmax(-1)
         width = fine.shape[-1]
         return torch.stack([best % width + 0.5, best.div(width, rounding_mode='floor') + 0.5], -1) * self.stride
@@ -258,16 +238,20 @@ class CostVolumePointHead(Head):
         hidden, last = memory['hidden'], memory['xy']
         hypotheses = torch.stack([last, self._best_match(volume)], 2)  # (B, Q, 2, 2)
         lookups = torch.stack([self._look_up(volume, hypotheses[:, :, k]) for k in range(2)], 2)
-        scores = self.score(torch.cat([lookups, hidden[:, :, None].expand(-1, -1, 2, -1).to(lookups.dtype)], -1))[..., 0]
+        codes = self.refiner.encode(lookups)
+        scores = self.score(torch.cat([codes, hidden[:, :, None].expand_as(codes).to(codes.dtype)], -1))[..., 0]
         choice = scores.argmax(-1)[..., None, None]  # (B, Q, 1, 1)
-        xy = hypotheses.gather(2, choice.expand(-1, -1, 1, 2))[:, :, 0]
-        lookup = lookups.gather(2, choice.expand(-1, -1, 1, lookups.shape[-1]))[:, :, 0]
+        xy, lookup, code = (
+            part.gather(2, choice.expand(-1, -1, 1, part.shape[-1]))[:, :, 0] for part in (hypotheses, lookups, codes)
+        )
         start, estimates = xy, []
         for iteration in range(self.iterations):
             if iteration:
                 lookup = self._look_up(volume, xy)
+                code = self.refiner.encode(lookup)
             motion = torch.cat([xy - start, memory['velocity']], -1) / (4 * self.stride)
-            step, flat = self.refiner(lookup.flatten(0, 1), motion.flatten(0, 1).clamp(-8, 8), hidden.flatten(0, 1))
+            parts = (code, self._propose(lookup), motion.clamp(-8, 8), hidden)
+            step, flat = self.refiner(*(part.flatten(0, 1) for part in parts))
             hidden = flat.view(*hidden.shape).float()
             estimate = xy + step.view_as(xy) * self.stride
             estimates.append(estimate)
@@ -293,7 +277,9 @@ class CostVolumePointHead(Head):
     def _refresh(self, maps: Sequence[Tensor], template: Tensor, xy: Tensor, hidden: Tensor, flags: Tensor) -> Tensor:
         """Blend the second template with the feature found on this frame, as far as the point is seen and certain."""
         found = torch.stack([sample_maps(m, xy, self.stride * 2**level) for level, m in enumerate(maps)], 2)
-        rate = torch.sigmoid(self.refresh(self.refiner.norm(hidden)).float() - 1) * flags.sigmoid().prod(-1, keepdim=True)
+        rate = torch.sigmoid(self.refresh(self.refiner.norm(hidden)).float() - 1) * flags.sigmoid().prod(
+            -1, keepdim=True
+        )
         mixed = torch.lerp(template[..., 1, :], found, rate[..., None])
         return torch.stack([template[..., 0, :], F.normalize(mixed, dim=-1, eps=1e-4)], -2)
 
@@ -310,15 +296,18 @@ class CostVolumePointHead(Head):
         return dict(
             loss_position=weight['position'] * sequence_loss(extras['estimates'], target, importance),
             loss_visible=weight['visible'] * visibility_loss(output.visible_logits, visible, moving),
-            loss_certain=weight['certain'] * hypothesis_loss(extras['certain'], output.xy_px, target, seen, radius=self.stride),
+            loss_certain=weight['certain']
+            * hypothesis_loss(extras['certain'], output.xy_px, target, seen, radius=self.stride),
             loss_match=weight['match'] * cost_volume_loss(matches, extras['temperature'], target, seen),
             loss_hypothesis=weight['hypothesis']
-            * hypothesis_loss(extras['scores'], extras['hypotheses'], target[..., None, :], seen[..., None], radius=3 * self.stride),
+            * hypothesis_loss(
+                extras['scores'], extras['hypotheses'], target[..., None, :], seen[..., None], radius=3 * self.stride
+            ),
         )
 
 
 def stack_targets(samples: list, scale: tuple[float, float], like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Ground truth of a batch, padded: ``xy (B, T, Q, 2)`` model pixels, ``visible`` and ``known`` ``(B, T, Q)`` bool."""
+    """Ground truth of a batch, padded: ``xy (B, T, Q, 2)`` model pixels; ``visible``, ``known`` ``(B, T, Q)`` bool."""
     batch, time, count, _ = like.shape
     xy = torch.zeros(batch, time, count, 2)
     visible = torch.zeros(batch, time, count, dtype=torch.bool)

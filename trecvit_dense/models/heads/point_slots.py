@@ -71,7 +71,9 @@ def add_points(state: RecurrentState, xy_px: Tensor, batch_index: int = 0) -> Te
     """
     free = (~state['active'][batch_index]).nonzero().flatten()
     if len(xy_px) > len(free):
-        raise CapacityError(f'{len(xy_px)} points to add, but {len(free)} slots are free; retire some or raise max_points')
+        raise CapacityError(
+            f'{len(xy_px)} points to add, but {len(free)} slots are free; retire some or raise max_points'
+        )
     slots = free[: len(xy_px)]
     frame = state['frame'][batch_index]
     for key in ('query_txy', 'start', 'active'):

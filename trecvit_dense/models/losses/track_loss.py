@@ -1,4 +1,4 @@
-"""Losses of a tracker that refines positions step by step over a cost volume. Shapes: ``(B, T, Q, ...)``, pixels of the input."""
+"""Losses of a tracker that refines positions over a cost volume. Shapes ``(B, T, Q, ...)``, pixels of the input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ def masked_mean(values: Tensor, weight: Tensor) -> Tensor:
     return (values * weight).sum() / weight.sum().clamp(min=1e-6)
 
 
-def sequence_loss(estimates: Tensor, target: Tensor, weight: Tensor, decay: float = 0.8, knee_px: float = 24.0) -> Tensor:
+def sequence_loss(
+    estimates: Tensor, target: Tensor, weight: Tensor, decay: float = 0.8, knee_px: float = 24.0
+) -> Tensor:
     """Distance of every refinement, later ones weighing more (RAFT, arXiv 2003.12039, section 3.3).
 
     Args:
@@ -35,13 +37,15 @@ def visibility_loss(logits: Tensor, visible: Tensor, counted: Tensor) -> Tensor:
 
 
 def hypothesis_loss(logits: Tensor, xy: Tensor, target: Tensor, counted: Tensor, *, radius: float) -> Tensor:
-    """Binary cross-entropy of 'this position lies within ``radius`` pixels of the truth'; positions are taken as given."""
+    """Binary cross-entropy of 'within ``radius`` pixels of the truth'; the positions are taken as given."""
     near = (xy.detach() - target).square().sum(-1) < radius**2
     values = F.binary_cross_entropy_with_logits(logits, near.to(logits.dtype), reduction='none')
     return masked_mean(values, counted.expand_as(values))
 
 
-def cost_volume_loss(volumes: list[tuple[Tensor, float]], temperature: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+def cost_volume_loss(
+    volumes: list[tuple[Tensor, float]], temperature: Tensor, target: Tensor, counted: Tensor
+) -> Tensor:
     """Cross-entropy of the frame-wide match against the true cell, the mass split bilinearly over its four neighbours.
 
     Args:

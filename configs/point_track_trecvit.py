@@ -1,0 +1,77 @@
+# The default point tracker: a small TRecViT with a cost-volume head, from scratch on procedural video.
+#
+#   python tools/train.py configs/point_track_trecvit.py
+#   python tools/train.py configs/point_track_trecvit.py --cfg-options preset=gpu     # one GPU: bigger model and clips
+#
+# Hardware and time: see docs/experiments.md for measured runs.
+# Expected: at least 2.5x the delta_avg of zero motion on the held-out clips.
+
+_base_ = ['_base_/default_runtime.py']
+
+model = dict(
+    type='VideoPerceiver',
+    data_preprocessor=dict(type='VideoPreprocessor', pad_multiple=16),
+    backbone=dict(
+        type='TRecViT',
+        embed_dim=128,
+        depth=4,
+        num_heads=4,
+        mlp_dim=256,
+        lru_width=128,
+        patch_size=16,
+        image_size=128,
+        position='learned',
+        stem='conv',
+        stem_channels=(24, 48, 64, 128),
+        stem_levels=(4, 8),
+    ),
+    heads=dict(points=dict(type='CostVolumePointHead', channels=48, iterations=2)),
+)
+
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DrawSampler'),
+    collate_fn=dict(type='pseudo_collate'),
+    dataset=dict(
+        type='SyntheticVideoDataset', length=100000, size=(96, 96), num_frames=12, num_points=48, split='train'
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='pseudo_collate'),
+    dataset=dict(type='SyntheticVideoDataset', length=24, size=(128, 128), num_frames=24, num_points=48, split='val'),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='TapVidMetric', dataset_name='synthetic')
+test_evaluator = val_evaluator
+
+train_cfg = dict(type='FastResumeIterLoop', max_iters=400, val_interval=400)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
+optim_wrapper = dict(
+    type='AutocastOptimWrapper',
+    dtype='auto',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    clip_grad=dict(max_norm=1.0),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=400, T_max=350),
+]
+
+# Sizes for other machines and purposes: --cfg-options preset=NAME
+presets = dict(
+    # The weights in the box, stage 1: the same model and clips for longer, at a constant rate.
+    boxed={
+        'train_cfg.max_iters': 2400,
+        'train_cfg.val_interval': 400,
+        'param_scheduler.1.eta_min': 1e-3,
+        'default_hooks.checkpoint.interval': 200,
+    },
+)
