@@ -9,8 +9,10 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import EMAHook
 
-from tests.engine.toy import ToyDataset, toy_runner
+from tests.engine.toy import ToyDataset, ToyModel, toy_runner
+from trecvit_dense.checkpoints import save_model
 from trecvit_dense.engine import AutocastOptimWrapper
 from trecvit_dense.engine.checkpoint_hook import from_plain, to_plain
 from trecvit_dense.engine.sampler import DrawSampler
@@ -106,6 +108,24 @@ def test_evaluation_and_saved_weights_are_the_average(straight, tmp_path):
     assert torch.equal(content['ema_state_dict']['module.tail.weight'], trained['tail.weight'])
     fresh = toy_runner(tmp_path, 'loaded', load_from=str(folder / 'iter_12.pth'))
     assert fresh.val()['toy/AJ'] == pytest.approx(runner.evaluate()['toy/AJ'], rel=1e-6)
+
+
+def test_average_starts_from_loaded_safetensors(tmp_path):
+    source = ToyModel()
+    save_model(source, dict(type='ToyModel'), tmp_path / 'start.safetensors')
+    runner = toy_runner(tmp_path, 'fine', custom_hooks=EMA, load_from=str(tmp_path / 'start.safetensors'))
+    runner.call_hook('before_run')
+    runner.load_or_resume()
+    average = next(hook for hook in runner.hooks if isinstance(hook, EMAHook)).ema_model.module.state_dict()
+    assert_same(weights(runner), source.state_dict())
+    assert_same(average, source.state_dict())
+
+
+def test_last_validation_is_not_repeated(tmp_path, monkeypatch):
+    runner = toy_runner(tmp_path, 'once', train_cfg__max_iters=2)
+    runner.train()
+    monkeypatch.setattr(type(runner.val_loop), 'run', lambda self: pytest.fail('evaluated twice'))
+    assert set(runner.evaluate()) == {'toy/AJ'}
 
 
 def test_files_of_a_run(straight):

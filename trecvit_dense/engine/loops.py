@@ -44,6 +44,7 @@ class FastResumeIterLoop(IterBasedTrainLoop):
         self._epoch = self._iter = 0
         self.val_begin, self.val_interval = val_begin, val_interval
         self.stop_training = False
+        self.validated: tuple[int, dict[str, float]] | None = None  # iteration and metrics of the last validation
         self.runner.visualizer.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
 
     def run(self) -> torch.nn.Module:
@@ -55,7 +56,7 @@ class FastResumeIterLoop(IterBasedTrainLoop):
             self.runner.model.train()
             self.run_iter(next(batches))
             if self._validation_is_due():
-                self.runner.val_loop.run()
+                self.validated = self._iter, self.runner.val_loop.run()
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model
