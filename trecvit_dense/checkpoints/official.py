@@ -13,6 +13,7 @@ No number is changed on the way, so a file converted there and back is equal bit
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,15 +99,19 @@ def read_official(path: str | Path) -> OfficialFile:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f'{path} is not an npz file or is truncated; download it again')
     try:
         with path.open('rb') as handle, np.load(handle, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, OSError, EOFError, AttributeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
         reason = 'it holds pickled objects, which are not read' if 'pickle' in str(error).lower() else str(error)
         raise CheckpointError(f'{path} is not an npz file of plain arrays or is truncated: {reason}') from None
 
 
-def _recognise(path: Path, arrays: dict[str, np.ndarray], container: str = '', dropped: list[str] | None = None):
+def _recognise(
+    path: Path, arrays: dict[str, np.ndarray], container: str = '', dropped: list[str] | None = None
+) -> OfficialFile:
     dropped = list(dropped or [])
     for prefix in ('', _LIGHTNING_PREFIX, 'params/'):
         named = {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
