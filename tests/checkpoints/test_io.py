@@ -148,19 +148,3 @@ def test_a_failed_save_leaves_the_old_file(saved) -> None:
         save_model(model, dict(config(), bad=object()), path)
     assert path.read_bytes() == before
     assert sorted(p.name for p in path.parent.iterdir()) == ['model.json', 'model.safetensors']
-
-
-def test_training_starts_from_converted_weights(saved) -> None:
-    """``load_from=FILE.safetensors`` of a runner."""
-    from types import SimpleNamespace
-
-    from trecvit_dense.engine.runner import TrecvitRunner
-
-    model, path = saved
-    fresh = build()
-    runner = SimpleNamespace(model=fresh, logger=SimpleNamespace(info=lambda text: None))
-    TrecvitRunner.load_checkpoint(runner, str(path))
-    assert same(model, fresh) and runner._has_loaded
-    runner.model = build(depth=3)
-    with pytest.raises(CheckpointError, match='depth: file has 2, model has 3'):
-        TrecvitRunner.load_checkpoint(runner, str(path))
