@@ -25,7 +25,7 @@ model = dict(
         stem_channels=(24, 48, 64, 128),
         stem_levels=(4, 8),
     ),
-    heads=dict(points=dict(type='CostVolumePointHead', channels=48, iterations=2)),
+    heads=dict(points=dict(type='CostVolumePointHead', channels=48, hidden_dim=128, iterations=2)),
 )
 
 train_dataloader = dict(
@@ -35,7 +35,13 @@ train_dataloader = dict(
     sampler=dict(type='DrawSampler'),
     collate_fn=dict(type='pseudo_collate'),
     dataset=dict(
-        type='SyntheticVideoDataset', length=100000, size=(96, 96), num_frames=12, num_points=48, split='train'
+        type='SyntheticVideoDataset',
+        length=100000,
+        size=(96, 96),
+        num_frames=12,
+        num_points=48,
+        motion=0.6,
+        split='train',
     ),
 )
 val_dataloader = dict(
@@ -44,7 +50,9 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='pseudo_collate'),
-    dataset=dict(type='SyntheticVideoDataset', length=24, size=(128, 128), num_frames=24, num_points=48, split='val'),
+    dataset=dict(
+        type='SyntheticVideoDataset', length=24, size=(128, 128), num_frames=24, num_points=48, motion=0.6, split='val'
+    ),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type='TapVidMetric', dataset_name='synthetic')
@@ -67,6 +75,34 @@ param_scheduler = [
 
 # Sizes for other machines and purposes: --cfg-options preset=NAME
 presets = dict(
+    # One GPU of 16 GB or more, about a day (estimated, not run): bigger model, frames, clips and batch.
+    gpu={
+        'model.backbone.embed_dim': 384,
+        'model.backbone.depth': 8,
+        'model.backbone.num_heads': 6,
+        'model.backbone.mlp_dim': 1536,
+        'model.backbone.lru_width': 384,
+        'model.backbone.patch_size': 8,
+        'model.backbone.image_size': 256,
+        'model.backbone.stem_channels': (64, 96, 192),
+        'model.backbone.stem_levels': (4,),
+        'model.heads.points.channels': 128,
+        'model.heads.points.hidden_dim': 256,
+        'model.heads.points.iterations': 4,
+        'train_dataloader.batch_size': 8,
+        'train_dataloader.num_workers': 12,
+        'train_dataloader.dataset.size': (256, 256),
+        'train_dataloader.dataset.num_frames': 24,
+        'train_dataloader.dataset.num_points': 256,
+        'train_dataloader.dataset.motion': 1.0,
+        'train_cfg.max_iters': 100000,
+        'train_cfg.val_interval': 5000,
+        'param_scheduler.0.end': 1000,
+        'param_scheduler.1.begin': 1000,
+        'param_scheduler.1.end': 100000,
+        'param_scheduler.1.T_max': 99000,
+        'optim_wrapper.optimizer.lr': 5e-4,
+    },
     # The weights in the box, stage 1: the same model and clips for longer, at a constant rate.
     boxed={
         'train_cfg.max_iters': 2400,

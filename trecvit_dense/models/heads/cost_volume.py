@@ -169,7 +169,7 @@ class CostVolumePointHead(Head):
         stacked = {key: torch.stack([frame[key] for frame in frames], 1) for key in frames[0]}
         output = PointOutput(
             stacked.pop('xy'), stacked.pop('visible'), slots.tracked, stacked['certain'].sigmoid(),
-            dict(stacked, is_query=slots.is_query, temperature=self.temperature.exp(), stride=self.stride),
+            dict(stacked, is_query=slots.is_query, temperature=self.temperature.exp(), limits=input_size[::-1]),
         )  # fmt: skip
         return output, memory
 
@@ -291,7 +291,9 @@ class CostVolumePointHead(Head):
         extras = output.extras
         moving = output.active & ~extras['is_query'] & known
         seen, weight = moving & visible, self.loss_weights
-        importance = seen.float() + self.occluded_weight * (moving & ~visible).float()
+        # Where a point goes outside the frame cannot be seen; only hidden points inside it are worth a guess.
+        inside = ((target > 0) & (target < target.new_tensor(extras['limits']))).all(-1)
+        importance = seen.float() + self.occluded_weight * (moving & ~visible & inside).float()
         matches = [(extras[f'match{level}'], self.stride * 2**level) for level in range(2)]
         return dict(
             loss_position=weight['position'] * sequence_loss(extras['estimates'], target, importance),
