@@ -16,6 +16,7 @@ class VideoPreprocessor(BaseDataPreprocessor):
 
     Args:
         input_size: ``(H, W)`` to which every frame is stretched, or None to keep the size (TAP-Vid: 256 x 256).
+        max_side: Larger frames are reduced, in proportion, until neither side exceeds this; None: never.
         value_range: ``'unit'``: RGB in [0, 1] (TRecViT); ``'signed'``: [-1, 1] (TAPNext).
         pad_multiple: Height and width are padded at the bottom and right, by repeating the edge, to a multiple of this.
     """
@@ -24,6 +25,7 @@ class VideoPreprocessor(BaseDataPreprocessor):
         self,
         input_size: tuple[int, int] | None = None,
         *,
+        max_side: int | None = None,
         value_range: str = 'unit',
         pad_multiple: int = 1,
         non_blocking: bool = False,
@@ -32,6 +34,7 @@ class VideoPreprocessor(BaseDataPreprocessor):
         if value_range not in ('unit', 'signed'):
             raise ValueError(f"value_range is '{value_range}'; wanted 'unit' ([0, 1]) or 'signed' ([-1, 1])")
         self.input_size = tuple(input_size) if input_size is not None else None
+        self.max_side = max_side
         self.value_range = value_range
         self.pad_multiple = pad_multiple
 
@@ -39,16 +42,21 @@ class VideoPreprocessor(BaseDataPreprocessor):
         """``(B, T, 3, H, W)`` uint8 to normalised float ``(B, T, 3, h, w)`` and ``(w / W, h / H)`` before padding."""
         batch, time, channels, height, width = video.shape
         frames = video.to(self.device).float().flatten(0, 1)  # (B*T, 3, H, W)
-        scale = (1.0, 1.0)
-        if self.input_size is not None and self.input_size != (height, width):
-            # Bilinear without antialias, half-pixel centres: what the authors of TAPNext feed their model.
-            frames = F.interpolate(frames, self.input_size, mode='bilinear', align_corners=False)
-            scale = (self.input_size[1] / width, self.input_size[0] / height)
+        size = self.input_size or self._reduced(height, width)
+        if size != (height, width):
+            # A fixed size: bilinear without antialias, half-pixel centres, what the authors of TAPNext feed their model.
+            smooth = self.input_size is None
+            frames = F.interpolate(frames, size, mode='bilinear', align_corners=False, antialias=smooth)
+        scale = (size[1] / width, size[0] / height)
         frames = frames / 127.5 - 1 if self.value_range == 'signed' else frames / 255
         pad_y, pad_x = (-frames.shape[-2]) % self.pad_multiple, (-frames.shape[-1]) % self.pad_multiple
         if pad_y or pad_x:
             frames = F.pad(frames, (0, pad_x, 0, pad_y), mode='replicate')
         return frames.view(batch, time, channels, *frames.shape[-2:]), scale
+
+    def _reduced(self, height: int, width: int) -> tuple[int, int]:
+        factor = min(1.0, (self.max_side or max(height, width)) / max(height, width))
+        return max(round(height * factor), 1), max(round(width * factor), 1)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Stack the clips of a batch.

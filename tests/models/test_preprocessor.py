@@ -1,0 +1,52 @@
+"""VideoPreprocessor: sizes, scales and what a bad batch is told."""
+
+import numpy as np
+import pytest
+import torch
+
+from trecvit_dense.models.preprocessor import VideoPreprocessor
+
+
+def _clip(height: int, width: int) -> torch.Tensor:
+    return torch.randint(0, 256, (1, 2, 3, height, width), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(('value_range', 'low'), [('unit', 0.0), ('signed', -1.0)])
+def test_values(value_range: str, low: float) -> None:
+    video, scale = VideoPreprocessor(value_range=value_range).prepare(torch.zeros(1, 1, 3, 8, 8, dtype=torch.uint8))
+    assert scale == (1.0, 1.0)
+    assert torch.equal(video, torch.full_like(video, low))
+
+
+def test_padding_repeats_the_edge_and_moves_nothing() -> None:
+    clip = _clip(30, 50)
+    video, scale = VideoPreprocessor(pad_multiple=16).prepare(clip)
+    assert video.shape[-2:] == (32, 64)
+    assert scale == (1.0, 1.0)
+    assert torch.equal(video[..., :30, :50], clip.float() / 255)
+    assert torch.equal(video[..., :30, 63], video[..., :30, 49])
+
+
+def test_max_side_reduces_in_proportion_and_never_enlarges() -> None:
+    preprocessor = VideoPreprocessor(max_side=64)
+    video, scale = preprocessor.prepare(_clip(54, 96))
+    assert video.shape[-2:] == (36, 64)
+    np.testing.assert_allclose(scale, (64 / 96, 36 / 54))
+    assert preprocessor.prepare(_clip(32, 48))[0].shape[-2:] == (32, 48)
+
+
+def test_input_size_stretches() -> None:
+    video, scale = VideoPreprocessor((32, 32)).prepare(_clip(16, 64))
+    assert video.shape[-2:] == (32, 32)
+    assert scale == (0.5, 2.0)
+
+
+def test_clips_of_one_batch_must_agree() -> None:
+    clips = [torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 3, 8, 16, dtype=torch.uint8)]
+    with pytest.raises(ValueError, match='differ in shape'):
+        VideoPreprocessor()(dict(inputs=clips))
+
+
+def test_unknown_range() -> None:
+    with pytest.raises(ValueError, match='value_range'):
+        VideoPreprocessor(value_range='half')
