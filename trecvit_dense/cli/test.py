@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=('all', 'backbone'),
         help='also predict with the recurrent state cleared before every frame: what is the memory worth?',
     )
+    parser.add_argument(
+        '--baseline', choices=('lucas_kanade',), help='also evaluate a classic point tracker (zero motion always is)'
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +59,7 @@ def test(args: argparse.Namespace) -> int:
     model = build_model(args.checkpoint, cfg.get('model_overrides'), device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say(f'{args.checkpoint}: {parameters / 1e6:.2f} M parameters on {device}')
-    metrics = evaluate(model, cfg, reset_state=args.reset_state)
+    metrics = evaluate(model, cfg, reset_state=args.reset_state, baseline=args.baseline)
     if args.out is not None:
         write_results(metrics, args.out)
     print(format_table(metrics))
@@ -92,12 +95,15 @@ def flatten(tree: dict, prefix: str = '') -> dict[str, Any]:
     return leaves
 
 
-def evaluate(model: Any, cfg: Any, *, reset_state: str | None = None) -> dict[str, float]:
-    """Metrics of ``cfg.test_evaluator`` over ``cfg.test_dataloader``."""
+def evaluate(
+    model: Any, cfg: Any, *, reset_state: str | None = None, baseline: str | None = None
+) -> dict[str, float]:
+    """Metrics of ``cfg.test_evaluator`` over ``cfg.test_dataloader``; ``baseline``: None or ``'lucas_kanade'``."""
     import torch
     from mmengine.evaluator import Evaluator
 
     from trecvit_dense.engine import TrecvitRunner, track
+    from trecvit_dense.evaluation import lucas_kanade
 
     for key in ('test_dataloader', 'test_evaluator'):
         if not cfg.get(key):
@@ -113,7 +119,11 @@ def evaluate(model: Any, cfg: Any, *, reset_state: str | None = None) -> dict[st
             if reset_state:
                 for sample in batch['data_samples']:
                     sample.meta['ablate'] = reset_state
-            evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
+            samples = model.test_step(batch)
+            if baseline:
+                for sample in samples:
+                    sample.predictions[f'points_{baseline}'] = lucas_kanade.track_sample(sample)
+            evaluator.process(data_samples=samples, data_batch=batch)
     return evaluator.evaluate(len(loader.dataset))
 
 

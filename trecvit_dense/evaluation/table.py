@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from .functional.tapvid import THRESHOLDS_PX
 
 _COLUMNS = ('AJ', 'delta_avg', 'OA', *(f'delta_{threshold}' for threshold in THRESHOLDS_PX))
-_ROWS = {'': 'model', 'zero_motion': 'zero motion', 'reset': 'state reset'}
+_ROWS = {'': 'model', 'zero_motion': 'zero motion', 'lucas_kanade': 'Lucas-Kanade', 'reset': 'state reset'}
 _PER_VIDEO = 'per_video'
 _HIDDEN = 'reappear'
 _DETAIL = re.compile(r'/AJ_RD_D\d+_dmin\d+$')  # 25 bins: in results.json, too many to read here
 
 
 def format_table(metrics: dict[str, float]) -> str:
-    """One block per protocol, e.g. ``tapvid/first/256``, with rows model, zero motion and state reset; then the rest.
+    """One block per protocol, e.g. ``tapvid/first/256``, with rows model, zero motion, others; then the rest.
 
     Args:
         metrics: Flat, as metrics return them. A value that is NaN or None prints as ``-``.
@@ -83,8 +83,12 @@ def _video_rows(values: dict[str, float]) -> list[str]:
     names = [name for name in names if name.rpartition('/')[2] not in _ROWS]
     if not names:
         return []
-    rows = [['video', 'AJ', 'delta_avg', 'OA', 'zero motion delta_avg']]
-    columns = ('AJ', 'delta_avg', 'OA', 'zero_motion/delta_avg')
+    columns = ['AJ', 'delta_avg', 'OA']
+    rows = [['video', *columns]]
+    for method in ('zero_motion', 'lucas_kanade'):
+        if f'{method}/delta_avg' in values:
+            columns.append(f'{method}/delta_avg')
+            rows[0].append(f'{_ROWS[method]} delta_avg')
     rows += [[name, *(_number(values.get(f'{_PER_VIDEO}/{name}/{column}')) for column in columns)] for name in names]
     return ['', *_grid(rows)]
 

@@ -2,6 +2,7 @@
 
 ``tapvid/first/256/AJ`` is the model, ``tapvid/first/256/zero_motion/AJ`` a prediction that never moves, and
 ``tapvid/first/256/reset/AJ`` the model with its memory cleared before every frame (when that was predicted, too).
+``.../lucas_kanade/AJ`` is the classic tracker, on request.
 ``.../reappear/...`` counts only the points that were hidden at some time after their query and came back.
 """
 
@@ -19,6 +20,7 @@ from ..structures import PointTracks, VideoSample
 from .functional.tapvid import THRESHOLDS_PX, check_query_mode, compute_tapvid_metrics, reappearing, zero_motion
 
 NAN_POLICIES = ('exclude', 'official')
+_OTHERS = ('lucas_kanade', 'reset')  # beside the model's: predictions['points_<name>']
 _SHORT = {'average_jaccard': 'AJ', 'average_pts_within_thresh': 'delta_avg', 'occlusion_accuracy': 'OA'}
 _SHORT.update(
     {f'jaccard_{d}': f'jaccard_{d}' for d in THRESHOLDS_PX}, **{f'pts_within_{d}': f'delta_{d}' for d in THRESHOLDS_PX}
@@ -26,7 +28,7 @@ _SHORT.update(
 
 
 def point_predictions(sample: VideoSample) -> dict[str, PointTracks]:
-    """``'model'`` and, when it was predicted, ``'reset'``, checked against the ground truth.
+    """``'model'`` and, when they were predicted, ``'reset'`` and ``'lucas_kanade'``, checked against the ground truth.
 
     Raises:
         ValueError: ground truth or prediction is missing, or they do not fit.
@@ -38,8 +40,9 @@ def point_predictions(sample: VideoSample) -> dict[str, PointTracks]:
             f"video '{sample.name}' has no predictions['points']; does the model have a head named points?"
         )
     found = {'model': sample.predictions['points']}
-    if 'points_reset' in sample.predictions:
-        found['reset'] = sample.predictions['points_reset']
+    for other in _OTHERS:
+        if f'points_{other}' in sample.predictions:
+            found[other] = sample.predictions[f'points_{other}']
     for tracks in found.values():
         if tracks.xy_px.shape != sample.points.xy_px.shape:
             raise ValueError(
