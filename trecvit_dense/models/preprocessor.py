@@ -44,7 +44,7 @@ class VideoPreprocessor(BaseDataPreprocessor):
         frames = video.to(self.device).float().flatten(0, 1)  # (B*T, 3, H, W)
         size = self.input_size or self._reduced(height, width)
         if size != (height, width):
-            # A fixed size: bilinear without antialias, half-pixel centres, what the authors of TAPNext feed their model.
+            # A fixed size: bilinear without antialias, half-pixel centres, as the authors of TAPNext do.
             smooth = self.input_size is None
             frames = F.interpolate(frames, size, mode='bilinear', align_corners=False, antialias=smooth)
         scale = (size[1] / width, size[0] / height)
