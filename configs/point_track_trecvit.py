@@ -58,6 +58,9 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='TapVidMetric', dataset_name='synthetic')
 test_evaluator = val_evaluator
 
+# The last evaluation is made twice: as it is, and with all memory but the queries cleared before every frame.
+reset_state = 'all'
+
 train_cfg = dict(type='FastResumeIterLoop', max_iters=400, val_interval=400)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

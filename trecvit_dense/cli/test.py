@@ -59,7 +59,7 @@ def test(args: argparse.Namespace) -> int:
     model = build_model(args.checkpoint, cfg.get('model_overrides'), device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say(f'{args.checkpoint}: {parameters / 1e6:.2f} M parameters on {device}')
-    metrics = evaluate(model, cfg, reset_state=args.reset_state, baseline=args.baseline)
+    metrics = evaluate(model, cfg, reset_state=args.reset_state or cfg.get('reset_state'), baseline=args.baseline)
     if args.out is not None:
         write_results(metrics, args.out)
     print(format_table(metrics))

@@ -64,7 +64,7 @@ def train(args: argparse.Namespace) -> int:
         runner = RUNNERS.build(cfg)
         say(header(runner, stem))
         runner.train()
-        report(runner.evaluate(), runner)
+        report(final_metrics(runner), runner)
     finally:
         distributed.teardown()
     return 0
@@ -97,6 +97,20 @@ def header(runner, stem: str) -> str:
         f'{stem}: {parameters / 1e6:.2f} M parameters, torch {about["torch"]}, {about["device"]}'
         f'{f", {runner.world_size} processes" if runner.distributed else ""}; results in {runner.work_dir}'
     )
+
+
+def final_metrics(runner) -> dict:
+    """Metrics on held-out data; ``reset_state`` in the config adds those of a model that forgets before every frame."""
+    from mmengine.model import is_model_wrapper
+
+    from trecvit_dense.cli.test import evaluate
+
+    metrics = runner.evaluate()
+    forget = runner.cfg.get('reset_state')
+    if not forget or runner.rank != 0:
+        return metrics
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    return evaluate(model, runner.cfg, reset_state=forget)
 
 
 def report(metrics: dict, runner) -> None:
