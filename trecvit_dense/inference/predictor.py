@@ -15,7 +15,7 @@ from trecvit_dense.models.heads.point_slots import add_points
 from trecvit_dense.structures import PointTracks, RecurrentState
 
 from .queries import check_queries, grid_queries
-from .runtime import FrameResult, check_frame_size, load_tracker, to_model
+from .runtime import FrameResult, check_frame_size, load_tracker, to_model, to_pixels
 
 CHUNK_FRAMES = 8
 DEFAULT_GRID = 16
@@ -118,23 +118,32 @@ class Predictor:
         state, count = None, 0
         frames = islice(source, max_frames)
         while images := list(islice(frames, self._until_next(query, slots, count, chunk))):
-            with torch.no_grad():
-                video, scale = to_model(self.model, images)
-                if state is None:
-                    state = self._start(query, scale, live)
-                if live:
-                    self._enter(state, query, slots, count, scale)
-                outputs, state = self.model.step(video, state)
-            output = outputs['points']
-            xy = output.xy_px[0].float().cpu().numpy() / scale  # (T, Q, 2)
-            visible, certainty = output.visible[0].cpu().numpy(), output.certainty
-            certainty = None if certainty is None else certainty[0].float().cpu().numpy()
-            for index, image in enumerate(images):
-                yield self._result(count + index, query, slots, image, *(
-                    None if values is None else values[index] for values in (xy, visible, certainty)
-                ))  # fmt: skip
-            count += len(images)
+            state, (xy, visible, certainty) = self._step(images, state, query, slots, count, live)
+            for index in range(len(xy)):
+                sure = None if certainty is None else certainty[index]
+                # The frame is given away: it is not held while the next ones are read.
+                yield self._result(count + index, query, slots, images.pop(0), xy[index], visible[index], sure)
+            count += len(xy)
         self._check_all_came(source, query, count)
+
+    @torch.no_grad()
+    def _step(
+        self,
+        images: list[np.ndarray],
+        state: RecurrentState | None,
+        query: np.ndarray,
+        slots: np.ndarray,
+        count: int,
+        live: bool,
+    ) -> tuple[RecurrentState, tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        """Run the model over ``images``, frames ``count`` and on; live queries enter and get their slots."""
+        video, scale = to_model(self.model, images)
+        if state is None:
+            state = self._start(query, scale, live)
+        if live:
+            self._enter(state, query, slots, count, scale)
+        outputs, state = self.model.step(video, state)
+        return state, to_pixels(outputs['points'], scale)
 
     @staticmethod
     def _until_next(query: np.ndarray, slots: np.ndarray, count: int, chunk: int) -> int:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trecvit_dense.checkpoints.io import load_model
+from trecvit_dense.checkpoints import load_model
+from trecvit_dense.models.heads.base import PointOutput
 
 
 @dataclass
@@ -89,3 +90,10 @@ def to_model(model: nn.Module, frames: Sequence[np.ndarray]) -> tuple[Tensor, np
         video, scale = model.data_preprocessor.prepare(pixels)
         prepared.append(video)
     return torch.cat(prepared, dim=1), np.array(scale, dtype=np.float32)
+
+
+def to_pixels(output: PointOutput, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """First video of a batch: ``(T, Q, 2)`` x, y in pixels of the video, ``(T, Q)`` visible, ``(T, Q)`` certainty."""
+    xy = output.xy_px[0].float().cpu().numpy() / scale
+    certainty = None if output.certainty is None else output.certainty[0].float().cpu().numpy()
+    return xy, output.visible[0].cpu().numpy(), certainty

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from trecvit_dense.models.heads.base import PointOutput
 from trecvit_dense.models.heads.point_slots import CapacityError, add_points, retire_points
 from trecvit_dense.structures import RecurrentState
 
 from .queries import check_inside
-from .runtime import FrameResult, check_frame_size, load_tracker, to_model
+from .runtime import FrameResult, check_frame_size, load_tracker, to_model, to_pixels
 
 SCOPE = 'heads.points'
 
@@ -174,9 +175,7 @@ class Session:
         """Put the point head's entries back into a new state: one that was handed out before stays as it was."""
         self._state = RecurrentState(self._state).put(SCOPE, points)
 
-    def _read(self, output: object, scale: np.ndarray) -> FrameResult:
-        slots = list(self._slots.values())
-        xy = output.xy_px[0, 0].float().cpu().numpy()[slots] / scale  # (N, 2)
-        visible = output.visible[0, 0].cpu().numpy()[slots]
-        certainty = None if output.certainty is None else output.certainty[0, 0].float().cpu().numpy()[slots]
-        return FrameResult(self.frame, np.array(list(self._slots), dtype=np.int64), xy, visible, certainty)
+    def _read(self, output: PointOutput, scale: np.ndarray) -> FrameResult:
+        ids, slots = np.array(list(self._slots), dtype=np.int64), list(self._slots.values())
+        xy, visible, certainty = (None if part is None else part[0, slots] for part in to_pixels(output, scale))
+        return FrameResult(self.frame, ids, xy, visible, certainty)

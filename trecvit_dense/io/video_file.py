@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from .frame_source import FrameSource, VideoError
 
@@ -47,7 +48,7 @@ class VideoFile(FrameSource):
         if first is None:
             raise VideoError(f'{path}: the video is empty: no frame could be decoded')
         self.rotation = int(round(first.rotation / 90)) * 90
-        self.size = self._upright(first, 0).shape[:2]
+        self.size = self._upright(first, 0, VideoReformatter()).shape[:2]
 
     def _check_complete(self, container_format: str, stream: av.VideoStream) -> None:
         found = self._packets.total
@@ -83,9 +84,9 @@ class VideoFile(FrameSource):
             yield container, stream
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        index = -1
+        index, reformatter = -1, VideoReformatter()
         for index, frame in enumerate(self._frames()):
-            yield self._upright(frame, index)
+            yield self._upright(frame, index, reformatter)
         if index + 1 < self.num_frames and self._promised:
             raise VideoError(f'{self.path}: {index + 1} frames decoded of {self.num_frames} promised; it is damaged')
 
@@ -109,8 +110,8 @@ class VideoFile(FrameSource):
                 where = f'{self.path}: damaged after frame {count} of {len(packets.pts)}'
                 raise VideoError(f'{where} ({_reason(error)})') from None
 
-    def _upright(self, frame: av.VideoFrame, index: int) -> np.ndarray:
-        image = frame.to_ndarray(format='rgb24')
+    def _upright(self, frame: av.VideoFrame, index: int, reformatter: VideoReformatter) -> np.ndarray:
+        image = reformatter.reformat(frame, format='rgb24').to_ndarray()  # one scaler for all frames, not one each
         if self.rotation:
             image = np.ascontiguousarray(np.rot90(image, self.rotation // 90))
         if index and image.shape[:2] != self.size:
@@ -130,7 +131,7 @@ class VideoFile(FrameSource):
             frame = self._reader.read(index)
         if frame is None:
             raise VideoError(f'{self.path}: frame {index} of {self.num_frames} cannot be decoded')
-        return self._upright(frame, index)
+        return self._upright(frame, index, self._reader.reformatter)
 
     def close(self) -> None:
         if self._reader is not None:
@@ -200,6 +201,7 @@ class _Reader:
         self._packets = packets = file._packets
         self._next = 0  # used when packets carry no times: frames are counted from the start
         self._at = -1
+        self.reformatter = VideoReformatter()
         # An open group of pictures shows frames before its key frame: those belong to the key frame before it.
         key = bisect.bisect_right(packets.key_pts, packets.pts[index]) - 1 if packets.timed else -1
         self.from_start = from_start or key <= 0
