@@ -1,8 +1,8 @@
 """README and docs do what they say: snippets run, and whatever a page names exists.
 
-In a page, ```` ```python ```` blocks run from top to bottom in one namespace, in a scratch folder. ``file=NAME`` writes the
-block to NAME and does not run it. A ```` ```text ```` block right behind a python block is what that block prints.
-``<!-- not run: REASON -->`` before a block leaves it out. TRECVIT_UPDATE_DOCS=1 writes what was printed into the page.
+In a page, python blocks run from top to bottom in one namespace, in a scratch folder; ``file=NAME`` behind the language
+writes the block to NAME and does not run it. A text block right behind a python block is what that block prints
+(TRECVIT_UPDATE_DOCS=1 writes it into the page). ``<!-- not run: REASON -->`` before a block leaves it out.
 """
 
 from __future__ import annotations
