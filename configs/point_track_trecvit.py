@@ -109,8 +109,21 @@ presets = dict(
     # The weights in the box, stage 1: the same model and clips for longer, at a constant rate.
     boxed={
         'train_cfg.max_iters': 2400,
-        'train_cfg.val_interval': 400,
+        'train_cfg.val_interval': 800,
         'param_scheduler.1.eta_min': 1e-3,
         'default_hooks.checkpoint.interval': 200,
+    },
+    # Stage 2, from load_from=CHECKPOINT of stage 1, two processes: longer and larger clips, the rate falls to nothing.
+    boxed_finish={
+        'train_dataloader.batch_size': 3,
+        'train_dataloader.dataset.size': (112, 112),
+        'train_dataloader.dataset.num_frames': 20,
+        '+train_dataloader.dataset.seed': 1,
+        'train_cfg.max_iters': 1400,
+        'train_cfg.val_interval': 700,
+        'param_scheduler.1.eta_min': 1e-5,
+        'param_scheduler.1.end': 1400,
+        'param_scheduler.1.T_max': 1350,
+        'default_hooks.checkpoint.interval': 100,
     },
 )
