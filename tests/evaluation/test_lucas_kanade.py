@@ -12,7 +12,7 @@ STEP = np.array([1.5, -0.75])  # px a frame
 
 
 def drifting(num_frames=7, size=(80, 112)):
-    """A texture that moves by STEP a frame; the crop of a larger picture, so nothing enters or leaves but at the edge."""
+    """A texture that moves by STEP a frame: a crop of a larger picture."""
     rng = np.random.default_rng(0)
     texture = cv2.GaussianBlur(rng.integers(0, 255, (200, 240, 3), dtype=np.uint8), (0, 0), 2.0)
     texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
@@ -55,7 +55,9 @@ def test_stands_beside_the_model_in_the_table():
     xy = query[:, None, 1:] + np.arange(7)[None, :, None] * STEP
     truth = PointTracks(xy, np.ones((2, 7), bool), query)
     sample = VideoSample(video, truth, name='drift', meta=dict(query_mode='first'))
-    sample.predictions = dict(points=PointTracks(xy + 100, truth.visible, query), points_lucas_kanade=track_sample(sample))
+    sample.predictions = dict(
+        points=PointTracks(xy + 100, truth.visible, query), points_lucas_kanade=track_sample(sample)
+    )
     metric = TapVidMetric(per_video=True)
     metric.process(None, [sample])
     metrics = metric.evaluate(1)

@@ -1,4 +1,4 @@
-"""The ``trecvit`` command: ``trecvit train|test|demo|benchmark|convert|make-synthetic|print-config|env``.
+"""The ``trecvit`` command: ``trecvit train|test|demo|benchmark|convert|...``; ``trecvit --help`` lists all.
 
 Each subcommand is a module here with ``main(argv) -> int``, imported only when it is asked for; ``tools/*.py`` call the
 same functions. Importing this package needs the standard library alone.
@@ -16,6 +16,7 @@ COMMANDS = {
     'test': 'evaluate a checkpoint',
     'demo': 'run a model on a video, a folder of frames or a camera',
     'benchmark': 'measure latency, throughput and memory',
+    'check-transfer': 'follow points through a video and back: consistency without annotation',
     'convert': 'convert official weights',
     'make-synthetic': 'write the embedded synthetic data to disk',
     'print-config': 'show a config with everything merged',

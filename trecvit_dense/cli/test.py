@@ -95,9 +95,7 @@ def flatten(tree: dict, prefix: str = '') -> dict[str, Any]:
     return leaves
 
 
-def evaluate(
-    model: Any, cfg: Any, *, reset_state: str | None = None, baseline: str | None = None
-) -> dict[str, float]:
+def evaluate(model: Any, cfg: Any, *, reset_state: str | None = None, baseline: str | None = None) -> dict[str, float]:
     """Metrics of ``cfg.test_evaluator`` over ``cfg.test_dataloader``; ``baseline``: None or ``'lucas_kanade'``."""
     import torch
     from mmengine.evaluator import Evaluator

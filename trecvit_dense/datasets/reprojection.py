@@ -1,4 +1,4 @@
-"""Point tracks of a static scene from depth and camera poses: a point is lifted from one frame and seen from the others.
+"""Point tracks of a static scene from depth and camera poses: lift a point from one frame, see it from the others.
 
 Pixels follow the raster convention: the centre of pixel ``(i, j)`` is ``(j + 0.5, i + 0.5)``, and the intrinsics are
 read in it. (A principal point given for integer centres lies half a pixel off; since the same matrix lifts and
@@ -18,7 +18,7 @@ HIDDEN, VISIBLE, UNKNOWN, CONTRADICTED = range(4)
 
 
 def unproject(xy_px: np.ndarray, z_m: np.ndarray, intrinsics: np.ndarray, camera_to_world: np.ndarray) -> np.ndarray:
-    """World positions ``(N, 3)`` in metres of pixels ``(N, 2)`` whose depth along the optical axis is ``z_m`` ``(N,)``."""
+    """World positions ``(N, 3)``, metres, of pixels ``(N, 2)`` with depth ``z_m`` ``(N,)`` along the optical axis."""
     rays = np.concatenate([xy_px, np.ones_like(xy_px[:, :1])], axis=1) @ np.linalg.inv(intrinsics).T
     return (rays * z_m[:, None]) @ camera_to_world[:3, :3].T + camera_to_world[:3, 3]
 
@@ -68,12 +68,12 @@ def _rank_within(groups: np.ndarray) -> np.ndarray:
 
 
 def compare(xy_px: np.ndarray, z_m: np.ndarray, depth_m: np.ndarray, tolerance: float) -> np.ndarray:
-    """What a frame with ``depth_m`` ``(H, W)`` says about points that should lie at ``xy_px`` ``(N, 2)``, ``z_m`` ``(N,)``.
+    """What a frame with ``depth_m`` ``(H, W)`` says of points expected at ``xy_px`` ``(N, 2)``, ``z_m`` ``(N,)``.
 
     Returns:
         ``(N,)`` of :data:`HIDDEN` (outside the frame, behind the camera, or behind a nearer surface),
-        :data:`VISIBLE` (the measured depth agrees within ``tolerance``, relative), :data:`UNKNOWN` (inside, no depth) or
-        :data:`CONTRADICTED` (the camera looks through the place where the point should be).
+        :data:`VISIBLE` (the measured depth agrees within ``tolerance``, relative), :data:`UNKNOWN` (inside, no depth)
+        or :data:`CONTRADICTED` (the camera looks through the place where the point should be).
     """
     height, width = depth_m.shape
     inside = (z_m > 0) & (xy_px >= 0).all(axis=1) & (xy_px < (width, height)).all(axis=1)
@@ -108,7 +108,7 @@ def tracks_from_depth(
     tolerance: float = 0.04,
     keep_unknown: bool = False,
 ) -> DepthTracks:
-    """Tracks of points picked on ``seed_frames``, at most ``num_points`` of them, drawn at random from those that agree.
+    """Tracks of points picked on ``seed_frames``: at most ``num_points``, drawn at random from those that agree.
 
     A point is dropped when any frame contradicts it, when it is seen on one frame only, and, unless ``keep_unknown``,
     when it lies inside a frame at a place without depth: nobody could say whether it is visible there.

@@ -43,7 +43,9 @@ class RGBDRecording:
         self.images = FrameSource.open(folder / 'images')
         self.depth_files = sorted((folder / 'depth').glob('*.png'), key=natural_key)
         if len(self.depth_files) != len(self.images):
-            raise ValueError(f'{folder}: {len(self.images)} images and {len(self.depth_files)} depth png; wanted one each')
+            raise ValueError(
+                f'{folder}: {len(self.images)} images and {len(self.depth_files)} depth png; wanted one each'
+            )
         self.intrinsics = _read_intrinsics(folder / 'K.txt', self.images.size)
         self.camera_to_world = _read_poses(folder / 'poses.txt', len(self.images))
         self._check_units()
@@ -71,8 +73,8 @@ class RGBDRecording:
         if typical < 0.02:
             raise ValueError(
                 f'{self.depth_files[0]}: half of the values are below {typical * self.depth_scale:.3g}, which at '
-                f'{self.depth_scale:g} units per metre is {typical * 1000:.3g} mm; wanted 16-bit millimetres, are these '
-                f'metres? (depth_scale is the number of units per metre)'
+                f'{self.depth_scale:g} units per metre is {typical * 1000:.3g} mm; wanted 16-bit millimetres, '
+                f'are these metres? (depth_scale is the number of units per metre)'
             )
         travel = np.linalg.norm(np.diff(self.camera_to_world[:, :3, 3], axis=0), axis=1)
         if len(travel) and np.median(travel) > 10 * max(typical, 1.0):
@@ -182,7 +184,9 @@ class RGBDPointsDataset(Dataset):
         self.query_mode, self.resolution, self.seed = query_mode, parse_resolution(resolution), seed
         self._options = dict(num_points=num_points, tolerance=depth_tolerance, keep_unknown=keep_unknown)
         self._seed_every = seed_every
-        self.recordings = [RGBDRecording(path, depth_scale=depth_scale) for path in _folders(Path(data_root).expanduser())]
+        self.recordings = [
+            RGBDRecording(path, depth_scale=depth_scale) for path in _folders(Path(data_root).expanduser())
+        ]
         self._clips: list[tuple[RGBDRecording, list[int], DepthTracks]] = []
         for number, recording in enumerate(self.recordings):
             self._clips += self._clips_of(recording, number, num_frames, frame_stride)
@@ -226,11 +230,13 @@ class RGBDPointsDataset(Dataset):
                 empty.append(frames[0])
         if empty:
             first = ', '.join(map(str, empty))
-            warnings.warn(f'{recording.folder}: left out, no point to follow in the clips from frame {first}', stacklevel=3)
+            warnings.warn(
+                f'{recording.folder}: left out, no point to follow in the clips from frame {first}', stacklevel=3
+            )
         if asked and agreeing < 0.25 * asked:
             warnings.warn(
-                f'{recording.folder}: only {agreeing} of {asked} points agree with the depth of the other frames; are the '
-                f'poses camera to world, the units right, and the scene static?',
+                f'{recording.folder}: only {agreeing} of {asked} points agree with the depth of the other frames; '
+                f'are the poses camera to world, the units right, and the scene static?',
                 stacklevel=3,
             )
         return clips

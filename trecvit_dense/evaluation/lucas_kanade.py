@@ -1,7 +1,7 @@
 """Pyramidal Lucas-Kanade, the classic point tracker: a baseline that needs no weights and is hard to be worse than.
 
-Bouguet, "Pyramidal implementation of the Lucas Kanade feature tracker", 2001, as OpenCV has it. A point is followed from
-frame to frame; nothing brings it back once it is lost.
+Bouguet, "Pyramidal implementation of the Lucas Kanade feature tracker", 2001, as OpenCV has it. A point is followed
+from frame to frame; nothing brings it back once it is lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def lucas_kanade(
     backward: bool = False,
     window: int = 21,
     levels: int = 3,
-    max_round_trip_px: float = 1.0,
+    max_round_trip_px: float = 2.0,
 ) -> PointTracks:
     """Follow points through a video.
 
@@ -66,7 +66,7 @@ def track_sample(sample: VideoSample) -> PointTracks:
         ValueError: the sample has no queries.
     """
     if sample.points is None or sample.points.query_txy is None:
-        raise ValueError(f"video '{sample.name}' has no points to follow; Lucas-Kanade is a baseline for point tracking")
+        raise ValueError(f"video '{sample.name}' has no points to follow; Lucas-Kanade needs a point dataset")
     tracks = lucas_kanade(sample.video, sample.points.query_txy, backward=sample.meta.get('query_mode') == 'strided')
     tracks.group = sample.points.group
     return tracks
