@@ -1,9 +1,9 @@
 """``trecvit check-transfer VIDEO``: does a tracker come back to where it started? A check that needs no annotation.
 
 Points of a grid on the first frame are followed to the last frame, and from there, as new queries on the reversed
-video, back to the first. Distances are in pixels of the frame scaled to 256 x 256. Only points that the tracker itself calls
-visible on the last frame go back. A tracker that never moves is perfectly consistent: read the cycle error beside the
-displacement, and beside Lucas-Kanade's. A small error shows consistency, not truth.
+video, back to the first. Distances are in pixels of the frame scaled to 256 x 256. Only points that the tracker itself
+calls visible on the last frame go back, so each tracker is measured on its own points. A tracker that never moves is
+perfectly consistent: read the cycle error beside the displacement. A small error shows consistency, not truth.
 """
 
 from __future__ import annotations
