@@ -107,7 +107,7 @@ def final_metrics(runner) -> dict:
 
     metrics = runner.evaluate()
     forget = runner.cfg.get('reset_state')
-    if not forget or runner.rank != 0:
+    if not forget:
         return metrics
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     return evaluate(model, runner.cfg, reset_state=forget)

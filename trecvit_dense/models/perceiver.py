@@ -93,8 +93,7 @@ class VideoPerceiver(BaseModel):
         kept = RecurrentState({key: value for key, value in state.items() if not key.startswith('backbone.')})
         if what == 'all':
             for task, head in self.heads.items():
-                if hasattr(head, 'forget'):
-                    kept.put(f'heads.{task}', head.forget(kept.scope(f'heads.{task}')))
+                kept.put(f'heads.{task}', head.forget(kept.scope(f'heads.{task}')))
         return kept
 
     # ---------------------------------------------------------------------------------------------- MMEngine
@@ -133,15 +132,14 @@ class VideoPerceiver(BaseModel):
         """
         for index, sample in enumerate(samples):
             clip = video[index : index + 1]
-            if 'points' in self.heads:
-                sample.predictions['points'] = self._track(clip, sample, scale)
-                if sample.meta.get('ablate'):
-                    sample.predictions['points_reset'] = self._track(clip, sample, scale, sample.meta['ablate'])
-            others = [task for task in self.heads if task != 'points']
-            if others:
-                outputs = self._roll(clip, self.start(1, clip.device))
-                for task in others:
-                    sample.predictions[task] = self.heads[task].predict(outputs[task], sample, scale)
+            outputs = self._roll(clip, self._start_sample(sample, scale, clip.device))
+            for task, head in self.heads.items():
+                if task != 'points':
+                    sample.predictions[task] = head.predict(outputs[task], sample, scale)
+                elif sample.points is not None:
+                    sample.predictions['points'] = self._tracks(clip, sample, scale, outputs['points'])
+            if 'points' in sample.predictions and sample.meta.get('ablate'):
+                sample.predictions['points_reset'] = self._tracks(clip, sample, scale, forget=sample.meta['ablate'])
         return samples
 
     # ---------------------------------------------------------------------------------------------- points
@@ -150,6 +148,9 @@ class VideoPerceiver(BaseModel):
         """Queries of a batch, padded to one length, in model pixels."""
         if 'points' not in self.heads:
             return {}
+        for sample in samples:
+            if sample.points is None or sample.points.query_txy is None:
+                raise ValueError(f"the model has a points head, but sample '{sample.name}' has no point queries")
         count = max(len(sample.points) for sample in samples)
         query = torch.zeros(len(samples), count, 3)
         valid = torch.zeros(len(samples), count, dtype=torch.bool)
@@ -158,6 +159,19 @@ class VideoPerceiver(BaseModel):
             query[row, : len(points)] = torch.from_numpy(np.ascontiguousarray(points.query_txy)).float()
             valid[row, : len(points)] = True
         return dict(points=dict(query_txy=query.to(device), valid=valid.to(device)))
+
+    def _start_sample(
+        self, sample: VideoSample, scale: tuple[float, float], device: torch.device, *, turned: int | None = None
+    ) -> RecurrentState:
+        """State for one sample; ``turned`` is the number of frames of a video that runs backwards."""
+        if 'points' not in self.heads:
+            return self.start(1, device)
+        if sample.points is None:
+            return self.start(1, device, points=dict(query_txy=torch.zeros(1, 0, 3, device=device)))
+        query = torch.from_numpy(sample.points.query_txy.astype(np.float32)) * torch.tensor([1.0, *scale])
+        if turned is not None:
+            query[:, 0] = turned - 1 - query[:, 0].round()
+        return self.start(1, device, points=dict(query_txy=query[None].to(device)))
 
     def _roll(self, video: Tensor, state: RecurrentState, forget: str | None = None) -> dict[str, list]:
         """Outputs of all steps, by task; with ``forget`` the named memory is cleared before every frame."""
@@ -171,29 +185,31 @@ class VideoPerceiver(BaseModel):
                 collected[task].append(output)
         return collected
 
-    def _track(
-        self, video: Tensor, sample: VideoSample, scale: tuple[float, float], forget: str | None = None
+    def _tracks(
+        self,
+        video: Tensor,
+        sample: VideoSample,
+        scale: tuple[float, float],
+        outputs: list | None = None,
+        *,
+        forget: str | None = None,
     ) -> PointTracks:
-        """Tracks for one sample's queries, in pixels of its own frames."""
+        """Tracks of one sample's queries, in its own pixels; ``outputs`` of the forward pass if it was made."""
         query = sample.points.query_txy.astype(np.float32)
-        xy, visible = self._track_one_way(video, query, scale, forget)
+        if outputs is None:
+            outputs = self._roll(video, self._start_sample(sample, scale, video.device), forget)['points']
+        xy, visible = _to_pixels(outputs, scale)
         if sample.meta.get('query_mode') == 'strided':
-            last = video.shape[1] - 1
-            turned = query.copy()
-            turned[:, 0] = last - np.round(query[:, 0])
-            back_xy, back_visible = self._track_one_way(video.flip(1), turned, scale, forget)
+            state = self._start_sample(sample, scale, video.device, turned=video.shape[1])
+            back_xy, back_visible = _to_pixels(self._roll(video.flip(1), state, forget)['points'], scale)
             before = np.arange(video.shape[1])[None] < np.round(query[:, :1])  # (N, T)
             xy = np.where(before[..., None], back_xy[:, ::-1], xy)
             visible = np.where(before, back_visible[:, ::-1], visible)
         return PointTracks(xy, visible, query, sample.points.group)
 
-    def _track_one_way(
-        self, video: Tensor, query_txy: np.ndarray, scale: tuple[float, float], forget: str | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        factor = np.array([scale[0], scale[1]], dtype=np.float32)
-        query = torch.from_numpy(query_txy * np.array([1, *factor], dtype=np.float32))[None]
-        state = self.start(1, video.device, points=dict(query_txy=query.to(video.device)))
-        outputs = self._roll(video, state, forget)['points']
-        xy = torch.cat([output.xy_px[0].float() for output in outputs]).cpu().numpy() / factor  # (T, N, 2)
-        visible = torch.cat([output.visible[0] for output in outputs]).cpu().numpy()
-        return xy.transpose(1, 0, 2), visible.T
+
+def _to_pixels(outputs: list, scale: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs of consecutive steps to ``xy (N, T, 2)`` in pixels of the sample and ``visible (N, T)``."""
+    xy = torch.cat([output.xy_px[0].float() for output in outputs]).cpu().numpy()  # (T, N, 2)
+    visible = torch.cat([output.visible[0] for output in outputs]).cpu().numpy()
+    return xy.transpose(1, 0, 2) / np.array(scale, dtype=np.float32), visible.T

@@ -47,6 +47,14 @@ class Head(nn.Module):
         """Training losses; keys start with ``loss``. ``scale`` is model-input pixels per sample pixel, ``(x, y)``."""
         raise TypeError(f'{type(self).__name__} must define loss(output, samples, scale)')
 
+    def predict(self, outputs: list, sample: Any, scale: tuple[float, float]) -> Any:
+        """The answer for one sample, in its own pixels, from the outputs of all steps (point heads need none)."""
+        raise TypeError(f'{type(self).__name__} must define predict(outputs, sample, scale) to be evaluated')
+
+    def forget(self, state: RecurrentState) -> RecurrentState:
+        """``state`` without what was gathered on the way, queries kept; the default has gathered nothing."""
+        return state
+
 
 @dataclass
 class PointOutput:

@@ -215,14 +215,12 @@ class CostVolumePointHead(Head):
 
     def _best_match(self, volume: list[Tensor]) -> Tensor:
         """Position of the best cell of the frame for the query's template, all levels added: ``(B, Q, 2)`` pixels."""
-        fine = volume[0][:, :, 0].detach()
-        total = fine
-        for costs in volume[1:3]:
-            total = total + F.interpolate(
-                costs[:, :, 0].detach(), size=fine.shape[-2:], mode='bilinear', align_corners=False
-            )
-        best = total.flatten(2).argmax(-1)
-        width = fine.shape[-1]
+        first = [costs[:, :, :1].detach().flatten(0, 1) for costs in volume[:3]]  # (B*Q, 1, h, w)
+        height, width = first[0].shape[-2:]
+        total = first[0]
+        for costs in first[1:]:
+            total = total + F.interpolate(costs, size=(height, width), mode='bilinear', align_corners=False)
+        best = total.view(*volume[0].shape[:2], -1).argmax(-1)
         return torch.stack([best % width + 0.5, best.div(width, rounding_mode='floor') + 0.5], -1) * self.stride
 
     def _track_frame(
