@@ -11,6 +11,8 @@ import numpy as np
 
 from .motion import Warp
 
+_FAR = 1e6  # pixels
+
 
 @dataclass
 class Layer:
@@ -41,7 +43,7 @@ class Layer:
         centre = self.homographies[:, :2, 2] / self.homographies[:, 2:, 2]
         self.velocity = np.gradient(centre, axis=0) if len(centre) > 1 else np.zeros_like(centre)
 
-    @property
+    @cached_property
     def centre(self) -> np.ndarray:
         """Texel coordinate ``(x, y)`` of the rest origin."""
         return np.array([self.texture.shape[1], self.texture.shape[0]]) / 2
@@ -87,8 +89,12 @@ class Layer:
     def _bounds(self) -> np.ndarray:
         """``(T, 4)`` left, top, right, bottom of the projected texture."""
         half = self.centre / self.texels + (0 if self.warp is None else self.warp.reach)
-        corners = _project(self.homographies[:, None], half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]))
-        return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+        corners = half * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+        image = _project(self.homographies[:, None], corners)
+        bounds = np.concatenate([image.min(axis=1), image.max(axis=1)], axis=1)
+        depth = self.homographies[:, 2, :2] @ corners.T + self.homographies[:, 2, 2:]
+        bounds[depth.min(axis=1) <= 0] = [-_FAR, -_FAR, _FAR, _FAR]  # reaches behind the camera: could be anywhere
+        return bounds
 
     def draw(self, frame: int, box: tuple[int, int, int, int]) -> np.ndarray:
         """Premultiplied RGBA ``(h, w, 4)`` uint8 inside ``box``."""

@@ -78,7 +78,7 @@ def build_scene(rng: Generator, spec: ClipSpec) -> tuple[Camera, list[Layer], in
     far = rng.uniform(4.0, 12.0)
     depths = np.sort(far / rng.uniform(1.15, 1.15 + rng.choice([0.4, 1.5, 4.0]), count))[::-1]
     camera = random_camera(
-        rng, spec.size, spec.clock, spec.camera * spec.motion, float(np.median([far, *depths])), zooms=spec.zoom
+        rng, spec.size, spec.clock, spec.camera * spec.motion, np.array([far, *depths]), zooms=spec.zoom
     )
     layers = [_background(rng, spec, camera, far)]
     radii = _radii(rng, count, spec.side)
@@ -125,16 +125,27 @@ def _background(rng: Generator, spec: ClipSpec, camera: Camera, depth_m: float) 
     rows, columns = int(height * margin * texels) + 2, int(width * margin * texels) + 2
     texture = np.full((rows, columns, 4), 255, np.uint8)
     texture[..., :3] = surface(rng, rows, columns, ground=True)
-    frames, focal = spec.num_frames, camera.intrinsics[0, 0, 0]
     # A slanted wall or floor: perspective and parallax inside one plane.
-    tilt = np.zeros((frames, 2)) + rng.uniform(-0.55, 0.55, 2) * (rng.random() < 0.6)
-    pose = plane_pose(np.array([0, 0, depth_m]), tilt, depth_m / focal)
+    tilt = np.zeros((spec.num_frames, 2)) + rng.uniform(-0.55, 0.55, 2) * (rng.random() < 0.6)
+    homographies = camera.projection @ _slanted(camera, depth_m, tilt, spec.size)
     warp = None
     if rng.random() < 0.15 * spec.nonrigid:  # water, foliage, crowds
         warp = random_warp(
             rng, spec.clock, spec.side * rng.uniform(0.15, 0.5), 0.5 * spec.nonrigid * min(spec.motion, 1)
         )
-    return Layer(texture, camera.projection @ pose, 0, texels, warp, endless=True)
+    return Layer(texture, homographies, 0, texels, warp, endless=True)
+
+
+def _slanted(camera: Camera, depth_m: float, tilt: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pose ``(T, 4, 3)`` of a plane straight ahead, with as much of ``tilt`` as keeps its horizon out of the frame."""
+    height, width = size
+    corners = np.array([[0, 0, 1], [width, 0, 1], [0, height, 1], [width, height, 1]])
+    for share in (1.0, 0.5, 0.0):
+        pose = plane_pose(np.array([0, 0, depth_m]), tilt * share, depth_m / camera.intrinsics[0, 0, 0])
+        inverse_depth = np.linalg.inv(camera.projection @ pose)[:, 2] @ corners.T
+        if inverse_depth.min() > 0.15 / depth_m:
+            break
+    return pose
 
 
 def _object(
@@ -149,35 +160,41 @@ def _object(
     instance: int,
 ) -> _Placed:
     """A free object. ``strength`` in [0, 1] is how much of the class's own motion it shows."""
-    clock, side, focal = spec.clock, spec.side, camera.intrinsics[0, 0, 0]
+    clock, pace, scale_m = spec.clock, spec.motion, depth_m / camera.intrinsics[0, 0, 0]
+    offset, local = _wander(rng, spec, motion, strength)
+    if rng.random() < 0.3:
+        offset = offset - rng.uniform(0.5, 1.0) * _apparent(camera, depth_m)  # the camera follows it
+    tilt = path(rng, clock, heavy_tailed(rng, 0.01, 1.0, 0.1) * pace, 2, bound=rng.uniform(0.1, 0.7))
+    reach = 1.6 * radius
+    corners = np.array([[-reach, -reach, 1], [reach, -reach, 1], [reach, reach, 1], [-reach, reach, 1]])
+    for share in (1.0, 0.5, 0.0):  # a large thing close by is turned less: no part of it may pass behind the camera
+        pose = plane_pose(np.array([0, 0, depth_m]), tilt * share, scale_m)
+        to_world = pose @ local
+        to_world[:, :2, 2] = offset * scale_m
+        if ((camera.projection @ to_world)[:, 2] @ corners.T).min() > 0.15 * depth_m:
+            break
+    return _place(rng, spec, camera, to_world, shape, radius, instance)
+
+
+def _wander(rng: Generator, spec: ClipSpec, motion: str, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    """``(T, 2)`` offset in pixels of frame 0 and ``(T, 3, 3)`` rotation, scale and shear about the object's centre."""
+    clock, side, pace = spec.clock, spec.side, spec.motion
     height, width = spec.size
-    speed = heavy_tailed(rng, 0.006, 1.0, 0.08) * side * spec.motion * (rng.random() > 0.1)
-    offset = rng.uniform(-0.42, 0.42, 2) * (width, height) + path(
-        rng, clock, speed, 2, bound=side * rng.uniform(0.2, 0.7)
-    )
-    angle = path(rng, clock, heavy_tailed(rng, 0.012, 1.1, 0.2) * spec.motion, 1)[:, 0]
-    scale = path(rng, clock, heavy_tailed(rng, 0.006, 1.0, 0.06) * spec.motion, 1, bound=rng.uniform(0.1, 0.6))
-    scale = scale + path(rng, clock, heavy_tailed(rng, 0.002, 1.0, 0.03) * spec.motion, 2, bound=0.15)
-    shear = path(rng, clock, heavy_tailed(rng, 0.002, 1.0, 0.03) * spec.motion, 1, bound=0.25)[:, 0]
-    tilt = path(rng, clock, heavy_tailed(rng, 0.01, 1.0, 0.1) * spec.motion, 2, bound=rng.uniform(0.1, 0.7))
-    swing = np.sin(clock * (2 * np.pi / rng.uniform(7, 14)) + rng.uniform(0, 2 * np.pi)) * strength * spec.motion
+    speed = heavy_tailed(rng, 0.006, 1.0, 0.08) * side * pace * (rng.random() > 0.1)
+    offset = rng.uniform(-0.42, 0.42, 2) * (width, height)
+    offset = offset + path(rng, clock, speed, 2, bound=side * rng.uniform(0.2, 0.7))
+    angle = path(rng, clock, heavy_tailed(rng, 0.012, 1.1, 0.2) * pace, 1)[:, 0]
+    scale = path(rng, clock, heavy_tailed(rng, 0.006, 1.0, 0.06) * pace, 1, bound=rng.uniform(0.1, 0.6))
+    scale = scale + path(rng, clock, heavy_tailed(rng, 0.002, 1.0, 0.03) * pace, 2, bound=0.15)
+    shear = path(rng, clock, heavy_tailed(rng, 0.002, 1.0, 0.03) * pace, 1, bound=0.25)[:, 0]
+    swing = np.sin(clock * (2 * np.pi / rng.uniform(7, 14)) + rng.uniform(0, 2 * np.pi)) * strength * pace
     if motion == 'shake':
         offset = offset + swing[:, None] * rng.uniform(-1, 1, 2) * side * 0.06
     elif motion == 'spin':
-        angle = angle + clock * rng.choice([-1, 1]) * rng.uniform(0.05, 0.15) * strength * spec.motion
+        angle = angle + clock * rng.choice([-1, 1]) * rng.uniform(0.05, 0.15) * strength * pace
     elif motion == 'pulse':
         scale = scale + 0.2 * swing[:, None]
-    if rng.random() < 0.3:
-        offset = offset - rng.uniform(0.5, 1.0) * _apparent(camera, depth_m)  # the camera follows it
-    centre = np.array([0, 0, depth_m])
-    pose = plane_pose(centre, np.zeros((len(clock), 2)), depth_m / focal)
-    # Tilt about the object's own centre: shift in the world plane first, then turn.
-    turn = plane_pose(np.zeros(3), tilt, 1.0)[:, :3, :2]
-    local = affine(np.zeros_like(offset), angle, scale, shear)
-    to_world = pose.copy()
-    to_world[:, :3, :2] = turn @ local[:, :2, :2] * (depth_m / focal)
-    to_world[:, :2, 2] = offset * (depth_m / focal)
-    return _place(rng, spec, camera, to_world, shape, radius, instance)
+    return offset, affine(np.zeros_like(offset), angle, scale, shear)
 
 
 def _apparent(camera: Camera, depth_m: float) -> np.ndarray:

@@ -97,7 +97,7 @@ def waves(rng: Generator, height: int, width: int) -> np.ndarray:
 
 
 def leaves(rng: Generator, height: int, width: int) -> np.ndarray:
-    """Dead leaves: overlapping shapes whose radii follow a power law, ``r ** -3`` at its steepest, each of one colour."""
+    """Dead leaves: overlapping shapes, each of one colour, with power-law radii (``r ** -3`` at the steepest)."""
     side = max(height, width)
     smallest, largest = max(1.5, side / 100), side / rng.uniform(2.5, 5)
     count = int(min(30 + 1.6 * side, 320) * rng.uniform(0.5, 1.2))
@@ -165,7 +165,7 @@ def tiles(rng: Generator, height: int, width: int) -> np.ndarray:
 
 
 def rooms(rng: Generator, height: int, width: int) -> np.ndarray:
-    """Large areas divided by long straight edges, with lines, windows and a little grain: buildings, roads, interiors."""
+    """Large areas with long straight edges, lines, windows and a little grain: buildings, roads, interiors."""
     side = max(height, width)
     colours = palette(rng, 12) * 255
     image = np.empty((height, width, 3), np.uint8)

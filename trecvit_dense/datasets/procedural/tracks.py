@@ -1,4 +1,4 @@
-"""Exact tracks: a point is pinned to rest coordinates of a layer and mapped to every frame; alpha says what hides it."""
+"""Exact tracks: a point is pinned to rest coordinates of a layer and mapped to every frame; alpha hides it or not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from .layers import Layer
 if TYPE_CHECKING:
     from .scene import ClipSpec
 
+_FAR = 20  # frames; what would be seen at grazing angles lies so far away that float32 loses its digits
 _EDGE_SHARE = 0.2
+_PICK_FRAMES = 8  # points are picked on at most so many frames; each costs a look at the whole instance map
 
 
 def sample_tracks(rng: Generator, layers: list[Layer], labels: np.ndarray, spec: ClipSpec) -> PointTracks:
@@ -39,7 +41,8 @@ def sample_tracks(rng: Generator, layers: list[Layer], labels: np.ndarray, spec:
 def _picks(rng: Generator, labels: np.ndarray, spec: ClipSpec) -> tuple[np.ndarray, np.ndarray]:
     """``(N, 2)`` sub-pixel places and ``(N,)`` frames; half of the frames are the first one when that is the query."""
     count = spec.num_points
-    when = rng.integers(0, len(labels), count)
+    chosen = rng.integers(0, len(labels), _PICK_FRAMES)
+    when = chosen[rng.integers(0, _PICK_FRAMES, count)]
     if spec.query_mode == 'first':
         when[rng.random(count) < 0.6] = 0
     when.sort()
@@ -101,6 +104,7 @@ def track(
         rest = layers[index].to_rest(xy_px[mine], frames[mine])
         tracks[mine] = layers[index].to_image(rest[:, None], times)
     height, width = size
+    tracks = tracks.clip(-_FAR * max(size), _FAR * max(size))
     inside = (tracks >= 0).all(-1) & (tracks[..., 0] < width) & (tracks[..., 1] < height)
     visible = inside.copy()
     for index in range(1, len(layers)):
