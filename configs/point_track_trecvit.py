@@ -23,7 +23,7 @@ model = dict(
         position='learned',
         stem='conv',
         stem_channels=(24, 48, 64, 128),
-        stem_levels=(4, 8),
+        stem_levels=(2, 4, 8),
     ),
     heads=dict(points=dict(type='CostVolumePointHead', channels=48, hidden_dim=128, iterations=2)),
 )
@@ -88,7 +88,7 @@ presets = dict(
         'model.backbone.patch_size': 8,
         'model.backbone.image_size': 256,
         'model.backbone.stem_channels': (64, 96, 192),
-        'model.backbone.stem_levels': (4,),
+        'model.backbone.stem_levels': (2, 4),
         'model.heads.points.channels': 128,
         'model.heads.points.hidden_dim': 256,
         'model.heads.points.iterations': 4,

@@ -1,8 +1,9 @@
 """CostVolumePointHead: point tracking without prompt tokens, from a cost volume over backbone features.
 
-Each point keeps two templates, the feature at its query and a slowly refreshed one. On every frame both are compared
-with the whole feature pyramid (the cost volume). Two hypotheses, the last position and the best match of the frame,
-are scored; around the better one the volume is looked up and a gated recurrent unit refines the position a few times.
+Each point keeps two templates, from its query and a slowly refreshed one. On every frame both are compared with the
+whole feature pyramid (the cost volume). Two hypotheses, the last position and the best match of the frame, are scored;
+around the better one the volume is looked up, a small patch is matched on finer features, and a gated recurrent unit
+refines the position a few times.
 The ingredients are those of RAFT (arXiv 2003.12039: look-ups, recurrent refinement), TAP-Net (2211.03726: the volume
 itself is supervised) and TAPIR (2306.08637: match, then refine), in a causal order: a frame needs itself and the state.
 """
@@ -73,10 +74,13 @@ class CostVolumePointHead(Head):
         stride: Pixels per cell of the finest volume.
         num_levels: Pyramid levels of the volume; a look-up reaches ``radius * stride * 2**(num_levels - 1)`` pixels.
         radius: Look-up radius in cells of each level.
+        fine_channels: Width of the fine features, in which a patch around the point is matched.
+        fine_stride: Pixels per cell of the fine features.
+        patch_radius: Radius in fine cells of that patch.
         hidden_dim: Width of the recurrent unit.
         iterations: Refinements per frame.
         max_points: Slots of a live session.
-        loss_weights: ``position``, ``visible``, ``certain``, ``match``, ``hypothesis``.
+        loss_weights: ``position``, ``visible``, ``certain``, ``match``, ``fine``, ``hypothesis``.
         occluded_weight: Weight of the position loss on occluded points.
     """
 
@@ -89,6 +93,9 @@ class CostVolumePointHead(Head):
         stride: int = 4,
         num_levels: int = 3,
         radius: int = 3,
+        fine_channels: int = 16,
+        fine_stride: int = 2,
+        patch_radius: int = 1,
         hidden_dim: int = 128,
         iterations: int = 3,
         max_points: int = 256,
@@ -97,23 +104,28 @@ class CostVolumePointHead(Head):
     ) -> None:
         super().__init__(backbone_channels, backbone_strides)
         self.pyramid = FeaturePyramid(self.backbone_channels, self.backbone_strides, channels, stride, num_levels)
+        self.fine = FeaturePyramid(self.backbone_channels, self.backbone_strides, fine_channels, fine_stride, 1)
         self.channels, self.stride, self.num_levels, self.radius = channels, stride, num_levels, radius
+        self.fine_stride = fine_stride
         self.hidden_dim, self.iterations, self.max_points = hidden_dim, iterations, max_points
-        lookup_dim = num_levels * 2 * (2 * radius + 1) ** 2
+        windows = num_levels + 1  # the fine one first
+        lookup_dim = windows * 2 * (2 * radius + 1) ** 2
         self.start_hidden = nn.Linear(num_levels * channels, hidden_dim)
         self.score = nn.Sequential(nn.Linear(2 * hidden_dim, hidden_dim // 2), nn.GELU(), nn.Linear(hidden_dim // 2, 1))
-        self.refiner = Refiner(lookup_dim, hidden_dim, num_levels * 2)
-        self.window_temperature = nn.Parameter(torch.full((num_levels, 1, 1), 3.0))  # log
+        self.refiner = Refiner(lookup_dim, hidden_dim, windows * 2)
+        self.window_temperature = nn.Parameter(torch.full((windows, 1, 1), 3.0))  # log
         self.refresh = nn.Linear(hidden_dim, 1)
         self.temperature = nn.Parameter(torch.tensor(2.5))  # log; cosines are multiplied by its exponential
-        self.loss_weights = dict(position=1.0, visible=1.0, certain=0.5, match=0.5, hypothesis=0.5) | (
+        self.loss_weights = dict(position=2.0, visible=1.0, certain=0.5, match=1.0, fine=0.5, hypothesis=0.5) | (
             loss_weights or {}
         )
         self.occluded_weight = occluded_weight
-        offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
-        grid = torch.stack(torch.meshgrid(offsets, offsets, indexing='xy'), -1)
-        self.register_buffer('offsets', grid, persistent=False)  # (2r+1, 2r+1, 2) x, y
-        self.register_buffer('level_scale', 2.0 ** torch.arange(num_levels).view(-1, 1, 1), persistent=False)
+        scale = torch.tensor([fine_stride / stride, *(2.0**level for level in range(num_levels))])
+        self.register_buffer('window_scale', scale.view(-1, 1, 1), persistent=False)  # finest cells per window cell
+        self.register_buffer('offsets', _grid(radius), persistent=False)  # ((2r+1)**2, 2) x, y
+        self.register_buffer('patch', _grid(patch_radius) * fine_stride, persistent=False)
+        self.register_buffer('patch_window', _grid(radius + patch_radius) * fine_stride, persistent=False)
+        self.register_buffer('patch_index', _patch_index(radius, patch_radius), persistent=False)
 
     # ------------------------------------------------------------------------------------------------- state
 
@@ -133,6 +145,7 @@ class CostVolumePointHead(Head):
         state['velocity'] = torch.zeros(batch, slots, 2, device=device)
         state['hidden'] = torch.zeros(batch, slots, self.hidden_dim, device=device)
         state['template'] = torch.zeros(batch, slots, self.num_levels, 2, self.channels, device=device)
+        state['patch'] = torch.zeros(batch, slots, len(self.patch), 2, self.fine.channels, device=device)
         return state
 
     def forget(self, state: RecurrentState) -> RecurrentState:
@@ -140,6 +153,7 @@ class CostVolumePointHead(Head):
         first = state['template'][..., :1, :]
         state = RecurrentState(state)
         state['template'] = torch.cat([first, first], -2)
+        state['patch'] = state['patch'][..., :1, :].expand_as(state['patch']).clone()
         state['xy'] = state['query_txy'][..., 1:].clone()
         state['velocity'] = torch.zeros_like(state['velocity'])
         state['hidden'] = self._first_hidden(first)
@@ -153,7 +167,7 @@ class CostVolumePointHead(Head):
     def forward(
         self, features: Features, state: RecurrentState, input_size: tuple[int, int]
     ) -> tuple[PointOutput, RecurrentState]:
-        pyramid = self.pyramid(features)
+        pyramid = [*self.fine(features), *self.pyramid(features)]
         num_frames = pyramid[0].shape[1]
         slots = spread_slots(state, num_frames)
         memory = RecurrentState(state)
@@ -174,17 +188,25 @@ class CostVolumePointHead(Head):
         return output, memory
 
     def _read_query(self, maps: Sequence[Tensor], memory: RecurrentState, is_query: Tensor) -> None:
-        """On a point's query frame: take its template and start its motion there."""
+        """On a point's query frame: take its templates and start its motion there."""
         xy = memory['query_txy'][..., 1:]
-        template = torch.stack([sample_maps(m, xy, self.stride * 2**level) for level, m in enumerate(maps)], 2)
-        template = F.normalize(template, dim=-1, eps=1e-4)[..., None, :]  # (B, Q, L, 1, C)
+        found = self._describe(maps, xy)
+        for key, value in found.items():
+            memory[key] = torch.where(is_query[..., None, None, None], value[..., None, :], memory[key])
         chosen = is_query[..., None]
-        memory['template'] = torch.where(
-            chosen[..., None, None], template.expand_as(memory['template']), memory['template']
-        )
         memory['xy'] = torch.where(chosen, xy, memory['xy'])
         memory['velocity'] = memory['velocity'].masked_fill(chosen, 0)
-        memory['hidden'] = torch.where(chosen, self._first_hidden(template), memory['hidden'])
+        first_hidden = self._first_hidden(found['template'][..., None, :])
+        memory['hidden'] = torch.where(chosen, first_hidden, memory['hidden'])
+
+    def _describe(self, maps: Sequence[Tensor], xy_px: Tensor) -> dict[str, Tensor]:
+        """Unit features at ``xy_px (B, Q, 2)``: of every level ``(B, Q, L, C)`` and of the fine patch ``(B, Q, P, C')``."""
+        levels = [sample_maps(cells, xy_px, self.stride * 2**level) for level, cells in enumerate(maps[1:])]
+        around = (xy_px[:, :, None] + self.patch).flatten(1, 2)  # (B, Q*P, 2)
+        patch = sample_maps(maps[0], around, self.fine_stride).unflatten(1, (xy_px.shape[1], len(self.patch)))
+        return dict(
+            template=F.normalize(torch.stack(levels, 2), dim=-1, eps=1e-4), patch=F.normalize(patch, dim=-1, eps=1e-4)
+        )
 
     def _volume(self, maps: Sequence[Tensor], template: Tensor) -> list[Tensor]:
         """Cosine of both templates with every cell: per level ``(B, Q, 2, h, w)``."""
@@ -195,23 +217,33 @@ class CostVolumePointHead(Head):
             volume.append(flat.view(batch, slots, 2, *cells.shape[-2:]))
         return volume
 
-    def _look_up(self, volume: list[Tensor], xy_px: Tensor) -> Tensor:
-        """The volume around ``xy_px`` ``(B, Q, 2)`` at every level: ``(B, Q, L * 2 * (2r+1)**2)``."""
-        found = []
+    def _look_up(self, fine: Tensor, patch: Tensor, volume: list[Tensor], xy_px: Tensor) -> Tensor:
+        """Windows around ``xy_px (B, Q, K, 2)``, the fine one and one per level: ``(B, Q, K, L + 1, 2, (2r+1)**2)``."""
+        found = [self._match_patch(fine, patch, xy_px)]
+        side = 2 * self.radius + 1
         for level, costs in enumerate(volume):
             height, width = costs.shape[-2:]
-            centre = xy_px / (self.stride * 2**level)
-            points = centre[:, :, None, None] + self.offsets  # (B, Q, 2r+1, 2r+1, 2) in cells
+            points = xy_px[..., None, :] / (self.stride * 2**level) + self.offsets  # (B, Q, K, S*S, 2) in cells
             grid = points / points.new_tensor([width, height]) * 2 - 1
-            part = F.grid_sample(costs.flatten(0, 1).float(), grid.flatten(0, 1), align_corners=False)
-            found.append(part.view(*xy_px.shape[:2], -1))
-        return torch.cat(found, -1)
+            grid = grid.flatten(0, 1).flatten(1, 2).unflatten(1, (-1, side))  # (B*Q, K*S, S, 2)
+            part = F.grid_sample(costs.flatten(0, 1).float(), grid, align_corners=False)  # (B*Q, 2, K*S, S)
+            part = part.view(*xy_px.shape[:2], 2, xy_px.shape[2], side * side)
+            found.append(part.transpose(2, 3))
+        return torch.stack(found, 3)
+
+    def _match_patch(self, fine: Tensor, patch: Tensor, xy_px: Tensor) -> Tensor:
+        """Mean cosine of the shifted patch, for every shift of the window: ``(B, Q, K, 2, (2r+1)**2)``."""
+        batch, slots, count, _ = xy_px.shape
+        points = xy_px[..., None, :] + self.patch_window  # (B, Q, K, W, 2)
+        cells = sample_maps(fine, points.flatten(1, 3), self.fine_stride).view(batch, slots, count, -1, fine.shape[1])
+        pairs = patch.transpose(2, 3).flatten(2, 3)[:, :, None] @ cells.transpose(-1, -2)  # (B, Q, K, 2*P, W)
+        pairs = pairs.view(batch, slots, count, 2, -1)  # pair (p, w) at p * W + w
+        return pairs[..., self.patch_index].unflatten(-1, (-1, len(self.patch))).mean(-1)
 
     def _propose(self, lookup: Tensor) -> Tensor:
-        """Mean displacement of every look-up window under a softmax: ``(B, Q, L * 2, 2)`` in finest cells."""
-        window = lookup.view(*lookup.shape[:2], self.num_levels, 2, -1) * self.window_temperature.exp()
-        mean = window.softmax(-1) @ self.offsets.flatten(0, 1)  # (B, Q, L, 2, 2)
-        return (mean * self.level_scale).flatten(2, 3)
+        """Mean displacement of every window ``(B, Q, L + 1, 2, S*S)`` under a softmax: ``(B, Q, (L + 1) * 2, 2)`` cells."""
+        mean = (lookup * self.window_temperature.exp()).softmax(-1) @ self.offsets  # (B, Q, L + 1, 2, 2)
+        return (mean * self.window_scale).flatten(2, 3)
 
     def _best_match(self, volume: list[Tensor]) -> Tensor:
         """Position of the best cell of the frame for the query's template, all levels added: ``(B, Q, 2)`` pixels."""
@@ -232,21 +264,20 @@ class CostVolumePointHead(Head):
         input_size: tuple[int, int],
     ) -> dict[str, Tensor]:
         """Advance every tracked point by one frame; writes the new motion into ``memory``."""
-        volume = self._volume(maps, memory['template'])
+        fine, volume = maps[0], self._volume(maps[1:], memory['template'])
         hidden, last = memory['hidden'], memory['xy']
         hypotheses = torch.stack([last, self._best_match(volume)], 2)  # (B, Q, 2, 2)
-        lookups = torch.stack([self._look_up(volume, hypotheses[:, :, k]) for k in range(2)], 2)
-        codes = self.refiner.encode(lookups)
+        lookups = self._look_up(fine, memory['patch'], volume, hypotheses)
+        codes = self.refiner.encode(lookups.flatten(3))
         scores = self.score(torch.cat([codes, hidden[:, :, None].expand_as(codes).to(codes.dtype)], -1))[..., 0]
-        choice = scores.argmax(-1)[..., None, None]  # (B, Q, 1, 1)
-        xy, lookup, code = (
-            part.gather(2, choice.expand(-1, -1, 1, part.shape[-1]))[:, :, 0] for part in (hypotheses, lookups, codes)
-        )
-        start, estimates = xy, []
+        choice = scores.argmax(-1)  # (B, Q)
+        xy, lookup, code = (_pick(part, choice) for part in (hypotheses, lookups, codes))
+        start, estimates, windows = xy, [], []
         for iteration in range(self.iterations):
             if iteration:
-                lookup = self._look_up(volume, xy)
-                code = self.refiner.encode(lookup)
+                lookup = self._look_up(fine, memory['patch'], volume, xy[:, :, None])[:, :, 0]
+                code = self.refiner.encode(lookup.flatten(2))
+            windows.append((xy, lookup[:, :, 0, 0]))
             motion = torch.cat([xy - start, memory['velocity']], -1) / (4 * self.stride)
             parts = (code, self._propose(lookup), motion.clamp(-8, 8), hidden)
             step, flat = self.refiner(*(part.flatten(0, 1) for part in parts))
@@ -255,31 +286,37 @@ class CostVolumePointHead(Head):
             estimates.append(estimate)
             xy = estimate.detach()  # each refinement is taught on its own, as in RAFT
         flags = self.refiner.flags(self.refiner.norm(hidden)).float()
-        refreshed = self._refresh(maps, memory['template'], xy, hidden, flags)
+        refreshed = self._refresh(maps, memory, xy, hidden, flags)
         moving = (tracked & ~is_query)[..., None]
         limits = xy.new_tensor([input_size[1], input_size[0]])
         new_xy = torch.where(moving, torch.minimum(xy.clamp(min=0), limits), last)
         memory['velocity'] = torch.where(moving, (new_xy - last).clamp(-64, 64), memory['velocity'])
         memory['xy'] = new_xy
         memory['hidden'] = torch.where(moving, hidden, memory['hidden'])
-        memory['template'] = torch.where(moving[..., None, None], refreshed, memory['template'])
+        for key, value in refreshed.items():
+            memory[key] = torch.where(moving[..., None, None], value, memory[key])
         query_xy = memory['query_txy'][..., 1:]
         answer = torch.where(moving, estimates[-1], query_xy)
         visible = torch.where(tracked, torch.where(is_query, -NOT_YET, flags[..., 0]), NOT_YET)
         result = dict(xy=answer, visible=visible, certain=flags[..., 1], scores=scores.float(), hypotheses=hypotheses)
         if self.training:
             result['estimates'] = torch.stack(estimates, 2)  # (B, Q, K, 2)
+            result['centres'], result['windows'] = (torch.stack(parts, 2) for parts in zip(*windows, strict=True))
             result.update({f'match{level}': volume[level][:, :, 0] for level in range(2)})
         return result
 
-    def _refresh(self, maps: Sequence[Tensor], template: Tensor, xy: Tensor, hidden: Tensor, flags: Tensor) -> Tensor:
-        """Blend the second template with the feature found on this frame, as far as the point is seen and certain."""
-        found = torch.stack([sample_maps(m, xy, self.stride * 2**level) for level, m in enumerate(maps)], 2)
-        rate = torch.sigmoid(self.refresh(self.refiner.norm(hidden)).float() - 1) * flags.sigmoid().prod(
-            -1, keepdim=True
-        )
-        mixed = torch.lerp(template[..., 1, :], found, rate[..., None])
-        return torch.stack([template[..., 0, :], F.normalize(mixed, dim=-1, eps=1e-4)], -2)
+    def _refresh(
+        self, maps: Sequence[Tensor], memory: RecurrentState, xy: Tensor, hidden: Tensor, flags: Tensor
+    ) -> dict[str, Tensor]:
+        """Blend the second templates with what is found on this frame, as far as the point is seen and certain."""
+        rate = torch.sigmoid(self.refresh(self.refiner.norm(hidden)).float() - 1)
+        rate = (rate * flags.sigmoid().prod(-1, keepdim=True))[..., None]  # (B, Q, 1, 1)
+        refreshed = {}
+        for key, found in self._describe(maps, xy).items():
+            first, second = memory[key].unbind(-2)
+            second = F.normalize(torch.lerp(second, found, rate), dim=-1, eps=1e-4)
+            refreshed[key] = torch.stack([first, second], -2)
+        return refreshed
 
     # -------------------------------------------------------------------------------------------------- loss
 
@@ -299,11 +336,43 @@ class CostVolumePointHead(Head):
             loss_certain=weight['certain']
             * hypothesis_loss(extras['certain'], output.xy_px, target, seen, radius=self.stride),
             loss_match=weight['match'] * cost_volume_loss(matches, extras['temperature'], target, seen),
+            loss_fine=weight['fine'] * self._window_loss(extras, target, seen),
             loss_hypothesis=weight['hypothesis']
             * hypothesis_loss(
                 extras['scores'], extras['hypotheses'], target[..., None, :], seen[..., None], radius=3 * self.stride
             ),
         )
+
+
+    def _window_loss(self, extras: dict, target: Tensor, seen: Tensor) -> Tensor:
+        """Cross-entropy of the fine windows in which the truth lies, over all refinements."""
+        side = 2 * self.radius + 1
+        windows = extras['windows'].unflatten(-1, (side, side))  # (B, T, Q, K, S, S)
+        inside = target[..., None, :] - extras['centres'] + side / 2 * self.fine_stride  # pixels of the window
+        margin = 0.5 * self.fine_stride
+        caught = ((inside > margin) & (inside < side * self.fine_stride - margin)).all(-1) & seen[..., None]
+        return cost_volume_loss([(windows, self.fine_stride)], self.window_temperature[0].exp(), inside, caught)
+
+
+def _grid(radius: int) -> Tensor:
+    """``((2r+1)**2, 2)`` offsets x, y, row by row."""
+    steps = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    return torch.stack(torch.meshgrid(steps, steps, indexing='xy'), -1).flatten(0, 1)
+
+
+def _patch_index(radius: int, patch_radius: int) -> Tensor:
+    """For every shift of a window and cell of a patch, the index of that pair among all (patch cell, window cell)."""
+    side, reach = 2 * patch_radius + 1, 2 * (radius + patch_radius) + 1
+    shifts, cells = (_grid(r).long() + r for r in (radius, patch_radius))
+    places = shifts[:, None] + cells  # (shifts, cells, 2) in the larger window
+    pair = (cells[:, 1] * side + cells[:, 0]) * reach**2 + places[..., 1] * reach + places[..., 0]
+    return pair.flatten()
+
+
+def _pick(parts: Tensor, choice: Tensor) -> Tensor:
+    """``parts (B, Q, K, ...)`` at ``choice (B, Q)``: ``(B, Q, ...)``."""
+    index = choice.view(*choice.shape, *(1,) * (parts.ndim - 2)).expand(-1, -1, 1, *parts.shape[3:])
+    return parts.gather(2, index)[:, :, 0]
 
 
 def stack_targets(samples: list, scale: tuple[float, float], like: Tensor) -> tuple[Tensor, Tensor, Tensor]:

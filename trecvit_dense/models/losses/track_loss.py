@@ -14,7 +14,7 @@ def masked_mean(values: Tensor, weight: Tensor) -> Tensor:
 
 
 def sequence_loss(
-    estimates: Tensor, target: Tensor, weight: Tensor, decay: float = 0.8, knee_px: float = 24.0
+    estimates: Tensor, target: Tensor, weight: Tensor, decay: float = 0.8, knee_px: float = 3.0
 ) -> Tensor:
     """Distance of every refinement, later ones weighing more (RAFT, arXiv 2003.12039, section 3.3).
 
@@ -22,7 +22,8 @@ def sequence_loss(
         estimates: ``(B, T, Q, K, 2)``.
         target: ``(B, T, Q, 2)``.
         weight: ``(B, T, Q)``.
-        knee_px: Beyond this error the loss grows only as a logarithm: a lost point must not drown the others.
+        knee_px: Beyond this error the loss grows only as a logarithm: precision is what the metrics count, and a lost
+            point must not drown the others.
     """
     distance = (estimates - target[..., None, :]).square().sum(-1).add(1e-2).sqrt()  # (B, T, Q, K)
     robust = torch.where(distance < knee_px, distance, knee_px * (1 + torch.log(distance.clamp(min=knee_px) / knee_px)))
