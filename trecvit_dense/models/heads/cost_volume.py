@@ -200,7 +200,7 @@ class CostVolumePointHead(Head):
         memory['hidden'] = torch.where(chosen, first_hidden, memory['hidden'])
 
     def _describe(self, maps: Sequence[Tensor], xy_px: Tensor) -> dict[str, Tensor]:
-        """Unit features at ``xy_px (B, Q, 2)``: of every level ``(B, Q, L, C)`` and of the fine patch ``(B, Q, P, C')``."""
+        """Unit features at ``xy_px (B, Q, 2)``: every level ``(B, Q, L, C)`` and the fine patch ``(B, Q, P, C')``."""
         levels = [sample_maps(cells, xy_px, self.stride * 2**level) for level, cells in enumerate(maps[1:])]
         around = (xy_px[:, :, None] + self.patch).flatten(1, 2)  # (B, Q*P, 2)
         patch = sample_maps(maps[0], around, self.fine_stride).unflatten(1, (xy_px.shape[1], len(self.patch)))
@@ -241,7 +241,7 @@ class CostVolumePointHead(Head):
         return pairs[..., self.patch_index].unflatten(-1, (-1, len(self.patch))).mean(-1)
 
     def _propose(self, lookup: Tensor) -> Tensor:
-        """Mean displacement of every window ``(B, Q, L + 1, 2, S*S)`` under a softmax: ``(B, Q, (L + 1) * 2, 2)`` cells."""
+        """Mean displacement of each window ``(B, Q, L + 1, 2, S*S)`` under a softmax: ``(B, Q, 2 * (L + 1), 2)`` cells."""
         mean = (lookup * self.window_temperature.exp()).softmax(-1) @ self.offsets  # (B, Q, L + 1, 2, 2)
         return (mean * self.window_scale).flatten(2, 3)
 
