@@ -1,7 +1,9 @@
 """``trecvit benchmark MODEL``: latency of one streaming step, throughput of clips, memory and parameters.
 
 Measured on random pixels: speed does not depend on what is seen. Times are medians (and the 95th percentile) of steps
-after a warm-up. Memory is the peak of the device on CUDA, and of the whole process, libraries included, on a CPU.
+after a warm-up. CPU time is what this process itself worked, summed over its threads: with one thread on a CPU it is
+the step's time whatever else the machine is busy with. Memory is the peak of the device on CUDA, and of the whole
+process so far, libraries and earlier rows included, on a CPU.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='pixels of the model input')
     parser.add_argument('--queries', type=int, nargs='+', default=[16, 64, 256], help='numbers of points, one row each')
+    parser.add_argument('--attention', choices=_MODES, help='this mode only (default: all)')
     parser.add_argument('--clip', type=int, default=16, metavar='T', help='frames of the clip for the throughput')
     parser.add_argument('--steps', type=int, default=20, help='timed steps')
     parser.add_argument('--device', default='auto')
@@ -63,7 +66,8 @@ def benchmark(args: argparse.Namespace) -> int:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say(f'{args.model}: {parameters / 1e6:.2f} M parameters, {size[0]}x{size[1]} input')
     say(f'torch {about["torch"]}, {about["device"]}, running on {device}')
-    cases = [(mode, queries) for mode in modes(model) for queries in (args.queries if has_points(model) else [0])]
+    counts = args.queries if has_points(model) else [0]
+    cases = [(mode, queries) for mode in modes(model, args.attention) for queries in counts]
     rows = []
     for mode, queries in track(cases, description='benchmark'):
         if mode:
@@ -72,7 +76,7 @@ def benchmark(args: argparse.Namespace) -> int:
     if args.out:
         args.out.write_text(json.dumps(dict(about, parameters=parameters, size=size, rows=rows), indent=2) + '\n')
     print(table(rows))
-    for line in ratios(rows):
+    for line in ratios(rows, 'step_cpu_ms' if device == 'cpu' else 'step_ms'):
         print(line)
     return 0
 
@@ -101,9 +105,11 @@ def has_points(model: Any) -> bool:
     return 'points' in model.heads
 
 
-def modes(model: Any) -> tuple[str | None, ...]:
-    """Attention modes of the point head, when it has a choice."""
-    return _MODES if has_points(model) and hasattr(model.heads['points'], 'attention') else (None,)
+def modes(model: Any, wanted: str | None = None) -> tuple[str | None, ...]:
+    """Attention modes of the point head, when it has a choice: the one wanted, or all."""
+    if not has_points(model) or not hasattr(model.heads['points'], 'attention'):
+        return (None,)
+    return (wanted,) if wanted else _MODES
 
 
 def measure(model: Any, size: tuple[int, int], queries: int, args: argparse.Namespace, device: str) -> dict[str, float]:
@@ -118,12 +124,14 @@ def measure(model: Any, size: tuple[int, int], queries: int, args: argparse.Name
         torch.cuda.reset_peak_memory_stats(device)
     with torch.inference_mode():
         state = model.start(1, device, **start)
-        for _ in range(3):
+        for _ in range(min(3, args.steps)):
             _, state = model.step(clip[:, :1], state)
-        times = []
+        times, cpu_times = [], []
         for _ in range(args.steps):
+            worked = time.process_time()
             seconds, (_, state) = timed(lambda state=state: model.step(clip[:, :1], state), device)
             times.append(seconds)
+            cpu_times.append(time.process_time() - worked)
         repeats = max(1, args.steps // args.clip)
         clip_times = [
             timed(lambda: model.step(clip, model.start(1, device, **start)), device)[0] for _ in range(repeats)
@@ -131,6 +139,7 @@ def measure(model: Any, size: tuple[int, int], queries: int, args: argparse.Name
     return dict(
         step_ms=1000 * statistics.median(times),
         step_p95_ms=1000 * sorted(times)[int(0.95 * (len(times) - 1))],
+        step_cpu_ms=1000 * statistics.median(cpu_times),
         clip_fps=args.clip / min(clip_times),
         peak_mb=peak_bytes(device) / 2**20,
         state_kb=state.nbytes / 2**10,
@@ -158,20 +167,21 @@ def peak_bytes(device: str) -> int:
 
 
 def table(rows: list[dict]) -> str:
-    head = f'{"attention":<10}{"points":>7}{"step ms":>10}{"p95 ms":>10}{"clip f/s":>10}{"peak MB":>10}{"state kB":>10}'
+    titles = ('step ms', 'p95 ms', 'cpu ms', 'clip f/s', 'peak MB', 'state kB')
+    head = f'{"attention":<10}{"points":>7}' + ''.join(f'{title:>10}' for title in titles)
     lines = [
         f'{row["attention"]:<10}{row["points"]:>7}{row["step_ms"]:>10.2f}{row["step_p95_ms"]:>10.2f}'
-        f'{row["clip_fps"]:>10.1f}{row["peak_mb"]:>10.0f}{row["state_kb"]:>10.0f}'
+        f'{row["step_cpu_ms"]:>10.2f}{row["clip_fps"]:>10.1f}{row["peak_mb"]:>10.0f}{row["state_kb"]:>10.0f}'
         for row in rows
     ]
     return '\n'.join([head, *lines])
 
 
-def ratios(rows: list[dict]) -> list[str]:
-    """How much faster read-only prompts are than full attention, for each number of points."""
+def ratios(rows: list[dict], key: str = 'step_ms') -> list[str]:
+    """How much faster read-only prompts are than full attention, for each number of points; ``key`` is a time."""
     full = {row['points']: row for row in rows if row['attention'] == 'full'}
     return [
-        f'read_only / full at {row["points"]} points: step time x{row["step_ms"] / full[row["points"]]["step_ms"]:.2f}'
+        f'read_only / full at {row["points"]} points: step time x{row[key] / full[row["points"]][key]:.2f}'
         for row in rows
         if row['attention'] == 'read_only' and row['points'] in full
     ]
