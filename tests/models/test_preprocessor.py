@@ -35,6 +35,17 @@ def test_max_side_reduces_in_proportion_and_never_enlarges() -> None:
     assert preprocessor.prepare(_clip(32, 48))[0].shape[-2:] == (32, 48)
 
 
+def test_min_side_enlarges_in_proportion() -> None:
+    preprocessor = VideoPreprocessor(min_side=64, max_side=80)
+    video, scale = preprocessor.prepare(_clip(16, 32))
+    assert video.shape[-2:] == (32, 64)
+    assert scale == (2.0, 2.0)
+    assert preprocessor.prepare(_clip(70, 72))[0].shape[-2:] == (70, 72)
+    assert preprocessor.prepare(_clip(80, 160))[0].shape[-2:] == (40, 80)
+    with pytest.raises(ValueError, match='exceeds max_side'):
+        VideoPreprocessor(min_side=64, max_side=32)
+
+
 def test_input_size_stretches() -> None:
     video, scale = VideoPreprocessor((32, 32)).prepare(_clip(16, 64))
     assert video.shape[-2:] == (32, 32)

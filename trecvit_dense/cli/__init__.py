@@ -18,6 +18,7 @@ COMMANDS = {
     'benchmark': 'measure latency, throughput and memory',
     'check-transfer': 'follow points through a video and back: consistency without annotation',
     'convert': 'convert official weights',
+    'package': 'make one file of a checkpoint, to share it',
     'make-synthetic': 'write the embedded synthetic data to disk',
     'print-config': 'show a config with everything merged',
     'env': 'show versions for a bug report',

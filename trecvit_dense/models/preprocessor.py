@@ -17,6 +17,7 @@ class VideoPreprocessor(BaseDataPreprocessor):
     Args:
         input_size: ``(H, W)`` to which every frame is stretched, or None to keep the size (TAP-Vid: 256 x 256).
         max_side: Larger frames are reduced, in proportion, until neither side exceeds this; None: never.
+        min_side: Smaller frames are enlarged, in proportion, until the longer side reaches this; None: never.
         value_range: ``'unit'``: RGB in [0, 1] (TRecViT); ``'signed'``: [-1, 1] (TAPNext).
         pad_multiple: Height and width are padded at the bottom and right, by repeating the edge, to a multiple of this.
     """
@@ -26,6 +27,7 @@ class VideoPreprocessor(BaseDataPreprocessor):
         input_size: tuple[int, int] | None = None,
         *,
         max_side: int | None = None,
+        min_side: int | None = None,
         value_range: str = 'unit',
         pad_multiple: int = 1,
         non_blocking: bool = False,
@@ -34,7 +36,9 @@ class VideoPreprocessor(BaseDataPreprocessor):
         if value_range not in ('unit', 'signed'):
             raise ValueError(f"value_range is '{value_range}'; wanted 'unit' ([0, 1]) or 'signed' ([-1, 1])")
         self.input_size = tuple(input_size) if input_size is not None else None
-        self.max_side = max_side
+        if min_side and max_side and min_side > max_side:
+            raise ValueError(f'min_side {min_side} exceeds max_side {max_side}')
+        self.max_side, self.min_side = max_side, min_side
         self.value_range = value_range
         self.pad_multiple = pad_multiple
 
@@ -42,7 +46,7 @@ class VideoPreprocessor(BaseDataPreprocessor):
         """``(B, T, 3, H, W)`` uint8 to normalised float ``(B, T, 3, h, w)`` and ``(w / W, h / H)`` before padding."""
         batch, time, channels, height, width = video.shape
         frames = video.to(self.device).float().flatten(0, 1)  # (B*T, 3, H, W)
-        size = self.input_size or self._reduced(height, width)
+        size = self.input_size or self._proportional(height, width)
         if size != (height, width):
             # A fixed size: bilinear without antialias, half-pixel centres, as the authors of TAPNext do.
             smooth = self.input_size is None
@@ -54,9 +58,10 @@ class VideoPreprocessor(BaseDataPreprocessor):
             frames = F.pad(frames, (0, pad_x, 0, pad_y), mode='replicate')
         return frames.view(batch, time, channels, *frames.shape[-2:]), scale
 
-    def _reduced(self, height: int, width: int) -> tuple[int, int]:
-        factor = min(1.0, (self.max_side or max(height, width)) / max(height, width))
-        return max(round(height * factor), 1), max(round(width * factor), 1)
+    def _proportional(self, height: int, width: int) -> tuple[int, int]:
+        longer = max(height, width)
+        wanted = min(max(longer, self.min_side or longer), self.max_side or max(longer, self.min_side or longer))
+        return max(round(height * wanted / longer), 1), max(round(width * wanted / longer), 1)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Stack the clips of a batch.

@@ -343,7 +343,6 @@ class CostVolumePointHead(Head):
             ),
         )
 
-
     def _window_loss(self, extras: dict, target: Tensor, seen: Tensor) -> Tensor:
         """Cross-entropy of the fine windows in which the truth lies, over all refinements."""
         side = 2 * self.radius + 1
