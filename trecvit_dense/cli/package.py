@@ -1,7 +1,7 @@
 """``trecvit package CHECKPOINT OUT``: one safetensors file with model, settings and card, ready to share.
 
-Leaves out what only training needs (optimiser, schedule, log). ``--set`` changes settings of the model that do not touch
-its weights, e.g. ``--set data_preprocessor.min_side=384``.
+Leaves out what only training needs (optimiser, schedule, log). ``--set`` changes settings of the model that do not
+touch its weights, e.g. ``--set data_preprocessor.min_side=384``.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from typing import Any
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='.pth of a training, or .safetensors')
     parser.add_argument('target', metavar='OUT', type=Path, help='.safetensors file; the card goes beside it as .json')
-    parser.add_argument(
-        '--card', metavar='FILE', type=Path, help='json with what a reader should know about the weights'
-    )
+    parser.add_argument('--card', metavar='FILE', type=Path, help='json: what a reader should know about the weights')
     parser.add_argument('--set', nargs='+', default=[], metavar='KEY=VALUE', help="settings of the model's config")
 
 

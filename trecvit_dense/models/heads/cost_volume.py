@@ -241,7 +241,7 @@ class CostVolumePointHead(Head):
         return pairs[..., self.patch_index].unflatten(-1, (-1, len(self.patch))).mean(-1)
 
     def _propose(self, lookup: Tensor) -> Tensor:
-        """Mean displacement of each window ``(B, Q, L + 1, 2, S*S)`` under a softmax: ``(B, Q, 2 * (L + 1), 2)`` cells."""
+        """Mean displacement under a softmax of each window ``(B, Q, L+1, 2, S*S)``: ``(B, Q, 2 * (L+1), 2)`` cells."""
         mean = (lookup * self.window_temperature.exp()).softmax(-1) @ self.offsets  # (B, Q, L + 1, 2, 2)
         return (mean * self.window_scale).flatten(2, 3)
 
