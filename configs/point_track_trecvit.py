@@ -113,17 +113,17 @@ presets = dict(
         'param_scheduler.1.eta_min': 1e-3,
         'default_hooks.checkpoint.interval': 200,
     },
-    # Stage 2, from load_from=CHECKPOINT of stage 1, two processes: longer and larger clips, the rate falls to nothing.
+    # Stage 2, with load_from=CHECKPOINT of stage 1: longer clips, larger frames, and the rate falls to nothing.
     boxed_finish={
         'train_dataloader.batch_size': 3,
-        'train_dataloader.dataset.size': (112, 112),
-        'train_dataloader.dataset.num_frames': 20,
+        'train_dataloader.dataset.size': (128, 128),
+        'train_dataloader.dataset.num_frames': 14,
         '+train_dataloader.dataset.seed': 1,
-        'train_cfg.max_iters': 1400,
-        'train_cfg.val_interval': 700,
+        'train_cfg.max_iters': 900,
+        'train_cfg.val_interval': 5000,
         'param_scheduler.1.eta_min': 1e-5,
-        'param_scheduler.1.end': 1400,
-        'param_scheduler.1.T_max': 1350,
+        'param_scheduler.1.end': 900,
+        'param_scheduler.1.T_max': 850,
         'default_hooks.checkpoint.interval': 100,
     },
 )
