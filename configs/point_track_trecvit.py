@@ -38,7 +38,7 @@ train_dataloader = dict(
         type='SyntheticVideoDataset',
         length=100000,
         size=(96, 96),
-        num_frames=12,
+        num_frames=8,
         num_points=48,
         motion=0.6,
         split='train',
@@ -51,7 +51,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='pseudo_collate'),
     dataset=dict(
-        type='SyntheticVideoDataset', length=24, size=(128, 128), num_frames=24, num_points=48, motion=0.6, split='val'
+        type='SyntheticVideoDataset', length=16, size=(128, 128), num_frames=24, num_points=48, motion=0.6, split='val'
     ),
 )
 test_dataloader = val_dataloader
@@ -61,7 +61,7 @@ test_evaluator = val_evaluator
 # The last evaluation is made twice: as it is, and with all memory but the queries cleared before every frame.
 reset_state = 'all'
 
-train_cfg = dict(type='FastResumeIterLoop', max_iters=400, val_interval=400)
+train_cfg = dict(type='FastResumeIterLoop', max_iters=600, val_interval=300)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -73,7 +73,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=400, T_max=350),
+    dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=600, T_max=550),
 ]
 
 # Sizes for other machines and purposes: --cfg-options preset=NAME
@@ -108,8 +108,9 @@ presets = dict(
     },
     # The weights in the box, stage 1: the same model and clips for longer, at a constant rate.
     boxed={
-        'train_cfg.max_iters': 2400,
-        'train_cfg.val_interval': 800,
+        'train_dataloader.dataset.num_frames': 12,
+        'train_cfg.max_iters': 1400,
+        'train_cfg.val_interval': 5000,
         'param_scheduler.1.eta_min': 1e-3,
         'default_hooks.checkpoint.interval': 200,
     },
