@@ -4,6 +4,7 @@ Each point keeps two templates, from its query and a slowly refreshed one. On ev
 whole feature pyramid (the cost volume). Two hypotheses, the last position and the best match of the frame, are scored;
 around the better one the volume is looked up, a small patch is matched on finer features, and a gated recurrent unit
 refines the position a few times.
+
 The ingredients are those of RAFT (arXiv 2003.12039: look-ups, recurrent refinement), TAP-Net (2211.03726: the volume
 itself is supervised) and TAPIR (2306.08637: match, then refine), in a causal order: a frame needs itself and the state.
 """
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trecvit_dense.models.heads.base import Head, PointOutput
+from trecvit_dense.models.heads.point_refinement import Refiner, patch_index, pick, stack_targets, window_offsets
 from trecvit_dense.models.heads.point_slots import begin_slots, spread_slots
 from trecvit_dense.models.layers.feature_pyramid import FeaturePyramid, sample_maps
 from trecvit_dense.models.losses.track_loss import cost_volume_loss, hypothesis_loss, sequence_loss, visibility_loss
@@ -24,43 +26,6 @@ from trecvit_dense.registry import MODELS
 from trecvit_dense.structures import Features, RecurrentState
 
 NOT_YET = -10.0  # visibility logit before the query frame
-
-
-class Refiner(nn.Module):
-    """Gated recurrent unit that turns volume look-ups into a displacement, visibility and certainty.
-
-    Every level and template already proposes a displacement, the mean of its look-up window under a softmax. The unit
-    learns whom to trust and adds a correction, so that it can track as soon as the features match.
-    """
-
-    def __init__(self, lookup_dim: int, hidden_dim: int, proposals: int) -> None:
-        super().__init__()
-        self.encode = nn.Sequential(
-            nn.Linear(lookup_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, hidden_dim), nn.GELU()
-        )
-        self.cell = nn.GRUCell(hidden_dim + 4 + 2 * proposals, hidden_dim)
-        self.norm = nn.LayerNorm(hidden_dim)
-        self.move = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, 2 + proposals))
-        self.flags = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, 2))
-        nn.init.normal_(self.move[-1].weight, std=1e-3)
-        nn.init.zeros_(self.move[-1].bias)
-
-    def forward(self, code: Tensor, proposals: Tensor, motion: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """One refinement of R points.
-
-        Args:
-            code: ``(R, H)`` encoded look-ups.
-            proposals: ``(R, P, 2)`` displacements in cells.
-            motion: ``(R, 4)`` way gone on this frame and velocity, in cells.
-            hidden: ``(R, H)``.
-
-        Returns:
-            Step ``(R, 2)`` in cells and the new hidden state.
-        """
-        inputs = torch.cat([code, motion, proposals.flatten(1) / 4], -1)
-        hidden = self.cell(inputs, hidden)
-        correction, trust = self.move(self.norm(hidden)).float().split([2, proposals.shape[1]], -1)
-        return correction + (trust.softmax(-1)[..., None] * proposals).sum(1), hidden
 
 
 @MODELS.register_module()
@@ -122,10 +87,10 @@ class CostVolumePointHead(Head):
         self.occluded_weight = occluded_weight
         scale = torch.tensor([fine_stride / stride, *(2.0**level for level in range(num_levels))])
         self.register_buffer('window_scale', scale.view(-1, 1, 1), persistent=False)  # finest cells per window cell
-        self.register_buffer('offsets', _grid(radius), persistent=False)  # ((2r+1)**2, 2) x, y
-        self.register_buffer('patch', _grid(patch_radius) * fine_stride, persistent=False)
-        self.register_buffer('patch_window', _grid(radius + patch_radius) * fine_stride, persistent=False)
-        self.register_buffer('patch_index', _patch_index(radius, patch_radius), persistent=False)
+        self.register_buffer('offsets', window_offsets(radius), persistent=False)  # ((2r+1)**2, 2) x, y
+        self.register_buffer('patch', window_offsets(patch_radius) * fine_stride, persistent=False)
+        self.register_buffer('patch_window', window_offsets(radius + patch_radius) * fine_stride, persistent=False)
+        self.register_buffer('patch_index', patch_index(radius, patch_radius), persistent=False)
 
     # ------------------------------------------------------------------------------------------------- state
 
@@ -271,7 +236,7 @@ class CostVolumePointHead(Head):
         codes = self.refiner.encode(lookups.flatten(3))
         scores = self.score(torch.cat([codes, hidden[:, :, None].expand_as(codes).to(codes.dtype)], -1))[..., 0]
         choice = scores.argmax(-1)  # (B, Q)
-        xy, lookup, code = (_pick(part, choice) for part in (hypotheses, lookups, codes))
+        xy, lookup, code = (pick(part, choice) for part in (hypotheses, lookups, codes))
         start, estimates, windows = xy, [], []
         for iteration in range(self.iterations):
             if iteration:
@@ -351,38 +316,3 @@ class CostVolumePointHead(Head):
         margin = 0.5 * self.fine_stride
         caught = ((inside > margin) & (inside < side * self.fine_stride - margin)).all(-1) & seen[..., None]
         return cost_volume_loss([(windows, self.fine_stride)], self.window_temperature[0].exp(), inside, caught)
-
-
-def _grid(radius: int) -> Tensor:
-    """``((2r+1)**2, 2)`` offsets x, y, row by row."""
-    steps = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    return torch.stack(torch.meshgrid(steps, steps, indexing='xy'), -1).flatten(0, 1)
-
-
-def _patch_index(radius: int, patch_radius: int) -> Tensor:
-    """For every shift of a window and cell of a patch, the index of that pair among all (patch cell, window cell)."""
-    side, reach = 2 * patch_radius + 1, 2 * (radius + patch_radius) + 1
-    shifts, cells = (_grid(r).long() + r for r in (radius, patch_radius))
-    places = shifts[:, None] + cells  # (shifts, cells, 2) in the larger window
-    pair = (cells[:, 1] * side + cells[:, 0]) * reach**2 + places[..., 1] * reach + places[..., 0]
-    return pair.flatten()
-
-
-def _pick(parts: Tensor, choice: Tensor) -> Tensor:
-    """``parts (B, Q, K, ...)`` at ``choice (B, Q)``: ``(B, Q, ...)``."""
-    index = choice.view(*choice.shape, *(1,) * (parts.ndim - 2)).expand(-1, -1, 1, *parts.shape[3:])
-    return parts.gather(2, index)[:, :, 0]
-
-
-def stack_targets(samples: list, scale: tuple[float, float], like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Ground truth of a batch, padded: ``xy (B, T, Q, 2)`` model pixels; ``visible``, ``known`` ``(B, T, Q)`` bool."""
-    batch, time, count, _ = like.shape
-    xy = torch.zeros(batch, time, count, 2)
-    visible = torch.zeros(batch, time, count, dtype=torch.bool)
-    known = torch.zeros(batch, time, count, dtype=torch.bool)
-    for row, sample in enumerate(samples):
-        points = sample.points.scaled(*scale)
-        xy[row, :, : len(points)] = torch.from_numpy(points.xy_px).float().transpose(0, 1)
-        visible[row, :, : len(points)] = torch.from_numpy(points.visible).T
-        known[row, :, : len(points)] = True
-    return xy.to(like.device), visible.to(like.device), known.to(like.device)
