@@ -200,9 +200,11 @@ class CostVolumePointHead(Head):
         """Mean cosine of the shifted patch, for every shift of the window: ``(B, Q, K, 2, (2r+1)**2)``."""
         batch, slots, count, _ = xy_px.shape
         points = xy_px[..., None, :] + self.patch_window  # (B, Q, K, W, 2)
-        cells = sample_maps(fine, points.flatten(1, 3), self.fine_stride).view(batch, slots, count, -1, fine.shape[1])
+        cells = sample_maps(fine, points.flatten(1, 3), self.fine_stride).view(
+            batch, slots, count, len(self.patch_window), fine.shape[1]
+        )
         pairs = patch.transpose(2, 3).flatten(2, 3)[:, :, None] @ cells.transpose(-1, -2)  # (B, Q, K, 2*P, W)
-        pairs = pairs.view(batch, slots, count, 2, -1)  # pair (p, w) at p * W + w
+        pairs = pairs.view(batch, slots, count, 2, len(self.patch) * len(self.patch_window))  # pair (p, w) at p * W + w
         return pairs[..., self.patch_index].unflatten(-1, (-1, len(self.patch))).mean(-1)
 
     def _propose(self, lookup: Tensor) -> Tensor:
@@ -217,7 +219,7 @@ class CostVolumePointHead(Head):
         total = first[0]
         for costs in first[1:]:
             total = total + F.interpolate(costs, size=(height, width), mode='bilinear', align_corners=False)
-        best = total.view(*volume[0].shape[:2], -1).argmax(-1)
+        best = total.flatten(1).argmax(-1).view(volume[0].shape[:2])
         return torch.stack([best % width + 0.5, best.div(width, rounding_mode='floor') + 0.5], -1) * self.stride
 
     def _track_frame(
