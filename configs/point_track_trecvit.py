@@ -51,7 +51,7 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='pseudo_collate'),
     dataset=dict(
-        type='SyntheticVideoDataset', length=16, size=(128, 128), num_frames=24, num_points=48, motion=0.6, split='val'
+        type='SyntheticVideoDataset', length=16, size=(128, 128), num_frames=24, num_points=48, motion=0.7, split='val'
     ),
 )
 test_dataloader = val_dataloader
