@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from trecvit_dense import cli
 from trecvit_dense.cli import errors, options
@@ -98,6 +99,17 @@ def test_test_rebuilds_the_model_from_the_file_alone(folder, trecvit):
     assert 'toy/AJ' in out
 
 
+def spoil(source, target):
+    """A checkpoint in which one weight is not a number."""
+    content = torch.load(source, weights_only=True)
+    next(iter(content['state_dict'].values())).view(-1)[0] = float('nan')
+    torch.save(content, target)
+
+
+def contents(folder):
+    return sorted(path for path in folder.rglob('*') if '__pycache__' not in path.parts)
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -116,14 +128,28 @@ def test_test_rebuilds_the_model_from_the_file_alone(folder, trecvit):
         (('test', 'toy_recipe.py', 'out/iter_4.pth', '--out', 'nowhere/r.json'), 'folder nowhere does not exist'),
         (('test', 'toy_recipe.py', 'out/iter_4.pth', '--device', 'cuda:99'), "device 'cuda:99' cannot be used"),
         (('benchmark', 'boxed', '--steps', '0'), '--steps 0: wanted at least 1'),
+        (('benchmark', 'boxed', '--queries', '4', '-1'), 'wanted at least 0'),
+        (('benchmark', 'boxed', '--out', 'nowhere/r.json'), 'folder nowhere does not exist'),
+        (('test', 'toy_recipe.py', 'nan.pth'), 'NaN'),
+        (('train', 'toy_recipe.py', '--work-dir', 'new', '--cfg-options', '+load_from=nan.pth'), 'NaN'),
+        (('train', 'toy_recipe.py', '--work-dir', 'new', '--cfg-options', '+load_from=own_parts.py'), 'another kind'),
+        (('train', 'toy_recipe.py', '--work-dir', 'new', '--cfg-options', '+load_from=none.pth'), 'does not exist'),
+        (('train', 'toy_recipe.py', '--work-dir', 'own_parts.py'), 'own_parts.py is a file; wanted a folder'),
+        (('train', 'toy_recipe.py', '--work-dir', 'new', '--cfg-options', 'train_cfg.max_iters=0'), 'max_iters is 0'),
+        (
+            ('train', 'toy_recipe.py', '--work-dir', 'new', '--cfg-options', '+optim_wrapper.optimizer.foo=1'),
+            "unexpected keyword argument 'foo'",
+        ),
+        (('package', 'out/iter_4.pth', 'nowhere/w.safetensors'), 'folder nowhere does not exist'),
     ],
 )
 def test_mistakes_are_one_line(folder, trecvit, arguments, message):
-    before = sorted(folder.rglob('*.json'))
+    spoil(folder / 'out/iter_4.pth', folder / 'nan.pth')
+    before = contents(folder)
     code, out, err = trecvit(*arguments)
     lines = [line for line in err.splitlines() if line.startswith('error: ')]
     assert code == 2 and len(lines) == 1 and message in lines[0], err
-    assert 'Traceback' not in err and out == '' and sorted(folder.rglob('*.json')) == before
+    assert 'Traceback' not in err and out == '' and contents(folder) == before
 
 
 def test_a_mistake_in_a_program_of_its_own(folder):
@@ -161,6 +187,23 @@ def test_every_command_answers_help(command, capsys):
     assert stop.value.code == 0 and 'usage' in capsys.readouterr().out
 
 
+def test_arguments_of_the_wrong_kind_are_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.run(cli.main, ['test', 'a', 'b', '--baseline', 'magic'])
+    lines = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and len(lines) == 1
+    assert lines[0].startswith('error: argument --baseline: invalid choice') and lines[0].endswith('--help says more')
+
+
+def test_a_failed_start_keeps_earlier_runs(folder, trecvit):
+    shutil.copytree(folder / 'out', folder / 'again')
+    before = contents(folder / 'again')
+    code, _, err = trecvit('train', 'toy_recipe.py', '--work-dir', 'again', '--cfg-options', 'train_cfg.max_iters=0')
+    assert code == 2, err
+    assert set(before) <= set(contents(folder / 'again'))
+    assert not [path for path in set(contents(folder / 'again')) - set(before) if path.is_dir()]
+
+
 def test_unknown_command_names_the_nearest(capsys):
     assert cli.run(cli.main, ['trian']) == 2
     assert "unknown command 'trian'; did you mean 'train'" in capsys.readouterr().err
@@ -175,6 +218,7 @@ def test_unknown_command_names_the_nearest(capsys):
         (KeyError("no key 'a'"), 2, "error: no key 'a'"),
         (RuntimeError('inside'), 1, 'error: RuntimeError: inside (TRECVIT_DEBUG=1 shows where)'),
         (KeyboardInterrupt(), 130, 'interrupted'),
+        (PermissionError(13, 'Permission denied', 'a.json'), 2, 'error: a.json: permission denied'),
         (ImportError('libGL.so.1: cannot open shared object file'), 2, 'apt-get install'),
     ],
 )

@@ -84,6 +84,7 @@ def test_grid_max_frames_and_folder(tmp_path: Path, checkpoint: str, out: Path) 
         (['--points', '10,10', '--frame', '5', '--max-frames', '5'], ['frames 0 to 4']),
         (['--points', '10;10'], ["point '10;10'", 'x,y']),
         (['--points', '1,1', '--grid', '3'], ['--points', '--grid']),
+        (['--points', '-1,10'], ['query 0', 'x=-1', 'outside the frame']),
         (['--points', 'nan,1'], ['not a number']),
         (['--grid', '0'], ['grid is 0']),
         (['--show-every', '0'], ['--show-every is 0']),

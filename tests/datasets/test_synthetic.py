@@ -170,6 +170,8 @@ def test_difficulty_is_about_as_documented() -> None:
         dict(num_frames=0),
         dict(size=(4, 64)),
         dict(num_objects=(5, 2)),
+        dict(motion=float('nan')),
+        dict(camera=-1.0),
     ],
 )
 def test_wrong_arguments_are_named(wrong: dict) -> None:

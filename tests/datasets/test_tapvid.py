@@ -122,6 +122,7 @@ def test_occluded_points_may_be_undefined(tmp_path):
 BAD = {
     'a tuple of numbers': (lambda e: (1, 2), 'wanted a dict with video'),
     'text': (lambda e: 'text', 'wanted a dict or list'),
+    'nothing': (lambda e: {}, 'empty dict'),
     'no points': (lambda e: [{k: v for k, v in e.items() if k != 'points'}], "has no 'points'"),
     'float video': (lambda e: [dict(e, video=e['video'] / 255)], 'video is float64'),
     'grey video': (lambda e: [dict(e, video=e['video'][..., 0])], 'wanted uint8'),

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trecvit_dense.io.atomic import atomic_path
+from trecvit_dense.io.atomic import atomic_path, write_json
 
 from .architecture import describe, first_difference, square_grid
 
@@ -141,10 +141,19 @@ def load_torch(path: Path) -> dict[str, Any]:
         if match:
             raise CheckpointError(f"{path} asks for the global '{match.group(1)}'; refused, nothing was run: "
                                   'only tensors and plain containers are read') from None  # fmt: skip
-        raise CheckpointError(f'{path} is not a torch checkpoint or is truncated: {_first_line(error)}') from None
+        raise CheckpointError(f'{path} is not a torch checkpoint or is truncated: {_why_not_torch(path)}') from None
     if not isinstance(content, dict):
         raise CheckpointError(f'{path} holds a {type(content).__name__}; wanted a dictionary with the weights')
     return content
+
+
+def _why_not_torch(path: Path) -> str:
+    """What torch's own message about a broken file does not say."""
+    with path.open('rb') as file:
+        start = file.read(2)
+    if start == b'PK':
+        return 'its end is missing or damaged; copy or download it again'
+    return 'the pickle in it is damaged' if start[:1] == b'\x80' else 'it begins like another kind of file'
 
 
 def _first_line(error: Exception) -> str:
@@ -210,10 +219,8 @@ def save_weights(
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={'format': 'pt', _METADATA_KEY: json.dumps(described)})
-    with atomic_path(path.with_suffix('.json')) as temporary:
-        numbers = sum(value.numel() for value in tensors.values())
-        text = json.dumps({**described['card'], 'parameters': numbers, 'model': described['config']}, indent=2)
-        temporary.write_text(text + '\n')
+    numbers = sum(value.numel() for value in tensors.values())
+    write_json(path.with_suffix('.json'), {**described['card'], 'parameters': numbers, 'model': described['config']})
     return path
 
 

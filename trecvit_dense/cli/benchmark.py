@@ -9,7 +9,6 @@ process so far, libraries and earlier rows included, on a CPU.
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import statistics
 import sys
@@ -18,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from trecvit_dense.cli.options import add_cfg_options, pick_device, say
+from trecvit_dense.cli.options import add_cfg_options, check_out, make_parser, pick_device, say
 
 _MODES = ('full', 'read_only')
 
@@ -39,13 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split(': ', 1)[1], formatter_class=_Formatter)
+    parser = make_parser(__doc__)
     add_arguments(parser)
     return benchmark(parser.parse_args(argv))
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    pass
 
 
 def benchmark(args: argparse.Namespace) -> int:
@@ -53,10 +48,10 @@ def benchmark(args: argparse.Namespace) -> int:
 
     from trecvit_dense.engine import track
     from trecvit_dense.engine.runner import versions
+    from trecvit_dense.io.atomic import write_json
 
-    for name in ('clip', 'steps'):
-        if getattr(args, name) < 1:
-            raise ValueError(f'--{name} {getattr(args, name)}: wanted at least 1')
+    check_numbers(args)
+    check_out(args.out)
     if args.threads:
         torch.set_num_threads(args.threads)
     device = pick_device(args.device)
@@ -74,11 +69,19 @@ def benchmark(args: argparse.Namespace) -> int:
             model.heads['points'].attention = mode
         rows.append(dict(attention=mode or '-', points=queries, **measure(model, size, queries, args, device)))
     if args.out:
-        args.out.write_text(json.dumps(dict(about, parameters=parameters, size=size, rows=rows), indent=2) + '\n')
+        write_json(args.out, dict(about, parameters=parameters, size=size, rows=rows))
     print(table(rows))
     for line in ratios(rows, 'step_cpu_ms' if device == 'cpu' else 'step_ms'):
         print(line)
     return 0
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    least = dict(clip=1, steps=1, threads=1, size=1, queries=0)
+    for name, wanted in least.items():
+        value = getattr(args, name)
+        if value is not None and min(value if isinstance(value, (list, tuple)) else [value]) < wanted:
+            raise ValueError(f'--{name} {value}: wanted at least {wanted}')
 
 
 def load(args: argparse.Namespace, device: str) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trecvit_dense.cli.options import write_results
+from trecvit_dense.cli.options import check_out, make_parser, write_results
 
 SIDE = 256
 CLOSE_PX = 4.0
@@ -39,9 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split(': ', 1)[1], formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add_arguments(parser)
     return check_transfer(parser.parse_args(argv))
 
@@ -51,8 +49,7 @@ def check_transfer(args: argparse.Namespace) -> int:
     from trecvit_dense.inference import Predictor
     from trecvit_dense.inference.queries import grid_queries
 
-    if args.out is not None and not args.out.absolute().parent.is_dir():
-        raise FileNotFoundError(f'--out {args.out}: the folder {args.out.parent} does not exist; create it first')
+    check_out(args.out)
     queries = grid_queries(args.grid, (SIDE, SIDE))
     video = read_clip(args.video, args.start, args.frames)
     predictor = Predictor(args.checkpoint, device=args.device)

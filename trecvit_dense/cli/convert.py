@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trecvit_dense.cli.options import check_out, make_parser
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('source', metavar='IN', help='trecvit_B_k400.npz, bootstapnext_ckpt.npz, tapnextpp_ckpt.pt ...')
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split(': ', 1)[1])
+    parser = make_parser(__doc__)
     add_arguments(parser)
     args = parser.parse_args(argv)
     check_target(args.target, ('.npz', '.pt', '.ckpt') if args.to_official else ('.safetensors',))
@@ -39,12 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_target(target: str, suffixes: tuple[str, ...]) -> None:
-    """Refuse a name of another kind, and a folder that does not exist, before any work is done."""
+    """Refuse a name of another kind, and one that cannot be written, before any work is done."""
     path = Path(target)
     if path.suffix not in suffixes:
         raise ValueError(f"OUT is '{path.name}'; wanted a name ending in {' or '.join(suffixes)}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f'the folder {path.parent} of OUT does not exist; create it first')
+    check_out(path)
 
 
 def from_official(args: argparse.Namespace) -> int:
@@ -91,11 +92,12 @@ def model_config(args: argparse.Namespace, file: Any) -> dict[str, Any]:
 
 
 def to_official(args: argparse.Namespace) -> int:
-    from trecvit_dense.checkpoints.io import CheckpointError, read_checkpoint
+    from trecvit_dense.checkpoints.io import CheckpointError, check_finite, read_checkpoint
     from trecvit_dense.checkpoints.official import to_official as official_arrays
     from trecvit_dense.checkpoints.official import write_official
 
     state, info = read_checkpoint(args.source)
+    check_finite(state, args.source)
     arch = 'tapnext' if 'heads.points.point_query_token' in state else 'trecvit'
     if args.arch not in (None, arch):
         raise CheckpointError(f'wrong architecture: arch: file has {arch}, wanted {args.arch}')

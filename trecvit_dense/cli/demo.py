@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from trecvit_dense.cli.options import Parser
+
 DESCRIPTION = 'Draw predictions over a video, folder of images or camera, and save them as npz and csv.'
 SHEET_WIDTH = 480
 
@@ -149,7 +151,7 @@ def _write_sheet(frames: list[np.ndarray], path: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog='trecvit demo', description=DESCRIPTION)
+    parser = Parser(prog='trecvit demo', description=DESCRIPTION)
     add_arguments(parser)
     args = parser.parse_args(argv)
     return args.run(args)

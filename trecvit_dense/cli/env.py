@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
+from trecvit_dense.cli.options import make_parser
+
 PACKAGES = ('mmcv-lite', 'mmcv', 'numpy', 'scipy', 'einops', 'opencv-python', 'av', 'safetensors', 'pycocotools')
 
 
@@ -15,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split(': ', 1)[1])
+    parser = make_parser(__doc__)
     add_arguments(parser)
     parser.parse_args(argv)
     from trecvit_dense.engine.runner import versions

@@ -23,8 +23,9 @@ def one_line(error: BaseException, *, limit: int = 500) -> str:
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, ImportError) and re.search(_LIBRARIES, text):
         return f'{_OPENCV_HINT} ({text})'
-    if isinstance(error, FileNotFoundError) and error.filename and error.strerror:
-        text = f'{error.filename}: no such file or folder'
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        missing = isinstance(error, FileNotFoundError)
+        text = f'{error.filename}: {"no such file or folder" if missing else error.strerror.lower()}'
     if 'Original Traceback' in text:  # torch re-raises a worker's error with its whole traceback as the message
         last = [line for line in text.strip().splitlines() if line.strip()][-1]
         text = re.sub(r'^[\w.]+: ', '', last.strip())

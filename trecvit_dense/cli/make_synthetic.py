@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trecvit_dense.cli.options import say
+from trecvit_dense.cli.options import make_parser, say
 
 LAYOUTS = ('tapvid', 'davis', 'depth')
 
@@ -71,7 +71,7 @@ def write(args: argparse.Namespace, out: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     from trecvit_dense.io.atomic import atomic_path
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     add_arguments(parser)
     args = parser.parse_args(argv)
     if args.out.is_dir() and not any(args.out.iterdir()):

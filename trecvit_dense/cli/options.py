@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
+import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Help as it is written, and a mistake in one line."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{'formatter_class': argparse.RawDescriptionHelpFormatter, **kwargs})
+        self._negative_number_matcher = re.compile(r'-\.?\d')  # a point such as -1,10 is a value, not an option
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'error: {message}; {self.prog} --help says more\n')
+
+
+def make_parser(doc: str) -> Parser:
+    """The parser of a command whose module begins with ```trecvit COMMAND``: what it does``."""
+    return Parser(description=doc.split(': ', 1)[1])
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,15 +55,17 @@ def pick_device(name: str) -> str:
     Raises:
         ValueError: a device that torch does not know or this machine does not have.
     """
-    import torch
+    from trecvit_dense.inference import runtime
 
-    if name == 'auto':
-        return 'cuda' if torch.cuda.is_available() else 'cpu'
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from None
-    return name
+    return str(runtime.pick_device(name))
+
+
+def check_out(path: Path | None) -> None:
+    """Refuse an output that cannot be written before any work is done; None is no output."""
+    from trecvit_dense.io.atomic import check_target
+
+    if path is not None:
+        check_target(path)
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, float | None]:
@@ -58,7 +76,6 @@ def flat(metrics: dict[str, Any]) -> dict[str, float | None]:
 
 def write_results(metrics: dict[str, Any], path: Path) -> None:
     """Flat json: metric key to number. The file is complete or absent."""
-    from trecvit_dense.io.atomic import atomic_path
+    from trecvit_dense.io.atomic import write_json
 
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(flat(metrics), indent=2) + '\n')
+    write_json(path, flat(metrics))

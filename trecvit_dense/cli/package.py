@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trecvit_dense.cli.options import check_out, make_parser
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='.pth of a training, or .safetensors')
@@ -22,13 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split(': ', 1)[1], formatter_class=_Formatter)
+    parser = make_parser(__doc__)
     add_arguments(parser)
     return package(parser.parse_args(argv))
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    pass
 
 
 def package(args: argparse.Namespace) -> int:
@@ -39,6 +37,7 @@ def package(args: argparse.Namespace) -> int:
     from trecvit_dense.registry import MODELS, use_scope
 
     use_scope()
+    check_out(args.target)
     state, info = read_checkpoint(args.checkpoint)
     if not info['config']:
         raise ValueError(f'{args.checkpoint} does not say how its model is built; wanted a checkpoint of trecvit train')

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from trecvit_dense.cli.options import add_config_arguments
+from trecvit_dense.cli.options import add_config_arguments, make_parser
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split(': ', 1)[1])
+    parser = make_parser(__doc__)
     add_arguments(parser)
     args = parser.parse_args(argv)
 

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trecvit_dense.cli.options import add_config_arguments, pick_device, say, write_results
+from trecvit_dense.cli import options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config_arguments(parser)
+    options.add_config_arguments(parser)
     parser.add_argument(
         'checkpoint', metavar='CHECKPOINT', help=".pth or .safetensors; 'boxed': the weights that come with the package"
     )
@@ -35,13 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split(': ', 1)[1], formatter_class=_Formatter)
+    parser = options.make_parser(__doc__)
     add_arguments(parser)
     return test(parser.parse_args(argv))
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    pass
 
 
 def test(args: argparse.Namespace) -> int:
@@ -53,15 +49,16 @@ def test(args: argparse.Namespace) -> int:
     use_scope()
     cfg = load_config(args.config, args.cfg_options)
     check_parts(cfg)
-    if args.out is not None and not args.out.absolute().parent.is_dir():
-        raise FileNotFoundError(f'--out {args.out}: the folder {args.out.parent} does not exist; create it first')
-    device = pick_device(args.device)
+    options.check_out(args.out)
+    device = options.pick_device(args.device)
     model = build_model(args.checkpoint, cfg.get('model_overrides'), device)
+    loader = build_loader(cfg)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    say(f'{args.checkpoint}: {parameters / 1e6:.2f} M parameters on {device}')
-    metrics = evaluate(model, cfg, reset_state=args.reset_state or cfg.get('reset_state'), baseline=args.baseline)
+    options.say(f'{args.checkpoint}: {parameters / 1e6:.2f} M parameters on {device}')
+    forget = args.reset_state or cfg.get('reset_state')
+    metrics = evaluate(model, loader, cfg.test_evaluator, reset_state=forget, baseline=args.baseline)
     if args.out is not None:
-        write_results(metrics, args.out)
+        options.write_results(metrics, args.out)
     print(format_table(metrics))
     return 0
 
@@ -95,13 +92,9 @@ def flatten(tree: dict, prefix: str = '') -> dict[str, Any]:
     return leaves
 
 
-def evaluate(model: Any, cfg: Any, *, reset_state: str | None = None, baseline: str | None = None) -> dict[str, float]:
-    """Metrics of ``cfg.test_evaluator`` over ``cfg.test_dataloader``; ``baseline``: None or ``'lucas_kanade'``."""
-    import torch
-    from mmengine.evaluator import Evaluator
-
-    from trecvit_dense.engine import TrecvitRunner, track
-    from trecvit_dense.evaluation import lucas_kanade
+def build_loader(cfg: Any) -> Any:
+    """The loader of ``cfg.test_dataloader``, with at least one video in it."""
+    from trecvit_dense.engine import TrecvitRunner
 
     for key in ('test_dataloader', 'test_evaluator'):
         if not cfg.get(key):
@@ -109,7 +102,20 @@ def evaluate(model: Any, cfg: Any, *, reset_state: str | None = None, baseline: 
     loader = TrecvitRunner.build_dataloader(cfg.test_dataloader, seed=cfg.get('randomness', {}).get('seed'))
     if len(loader.dataset) == 0:
         raise ValueError('the test set is empty; wanted at least one video')
-    evaluator = Evaluator(cfg.test_evaluator)
+    return loader
+
+
+def evaluate(
+    model: Any, loader: Any, metrics: Any, *, reset_state: str | None = None, baseline: str | None = None
+) -> dict[str, float]:
+    """``metrics`` (config) of ``model`` over ``loader``; ``baseline``: None or ``'lucas_kanade'``."""
+    import torch
+    from mmengine.evaluator import Evaluator
+
+    from trecvit_dense.engine import track
+    from trecvit_dense.evaluation import lucas_kanade
+
+    evaluator = Evaluator(metrics)
     evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
     model.eval()
     with torch.inference_mode():

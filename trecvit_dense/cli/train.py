@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trecvit_dense.cli.options import add_config_arguments, say
+from trecvit_dense.cli.options import add_config_arguments, make_parser, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split(': ', 1)[1])
+    parser = make_parser(__doc__)
     add_arguments(parser)
     return train(parser.parse_args(argv))
 
@@ -55,19 +55,51 @@ def train(args: argparse.Namespace) -> int:
         say(
             f'resuming {cfg.load_from}' if cfg.resume else f'nothing to resume in {cfg.work_dir}: starting from scratch'
         )
-    elif cfg.get('load_from') and not Path(cfg.load_from).is_file():
-        raise FileNotFoundError(f"load_from='{cfg.load_from}' does not exist")
+    if cfg.get('load_from'):
+        check_weights(str(cfg.load_from))
     if distributed.setup(args.launcher):
         cfg.launcher = args.launcher
         cfg.setdefault('model_wrapper_cfg', distributed.model_wrapper_cfg())
+    runner, before = None, runs(Path(cfg.work_dir))
     try:
         runner = RUNNERS.build(cfg)
         say(header(runner, stem))
         runner.train()
         report(final_metrics(runner), runner)
+    except BaseException:
+        if not getattr(getattr(runner, '_train_loop', None), 'iter', 0):  # nothing was learned: leave nothing behind
+            clear(Path(cfg.work_dir), keep=before)
+        raise
     finally:
         distributed.teardown()
     return 0
+
+
+def check_weights(path: str) -> None:
+    """Refuse a checkpoint to start from that cannot be read or holds NaN, before anything is built."""
+    from trecvit_dense.checkpoints.io import check_finite, read_checkpoint
+
+    check_finite(read_checkpoint(path)[0], path)
+
+
+def runs(work_dir: Path) -> set[Path] | None:
+    """Log folders of the runs in a work folder; None when there is no such folder.
+
+    Raises:
+        NotADirectoryError: a file has that name.
+    """
+    if work_dir.exists() and not work_dir.is_dir():
+        raise NotADirectoryError(f'--work-dir {work_dir} is a file; wanted a folder, or the name of a new one')
+    return set(work_dir.glob('[0-9]*_[0-9]*')) if work_dir.is_dir() else None
+
+
+def clear(work_dir: Path, *, keep: set[Path] | None) -> None:
+    """Remove the log folder that was made since :func:`runs` was asked, and the work folder when it is new."""
+    from trecvit_dense.io.atomic import remove
+
+    if os.environ.get('RANK', '0') == '0':
+        for path in [work_dir] if keep is None else (runs(work_dir) or set()) - keep:
+            remove(path)
 
 
 def check_trainable(cfg) -> None:
@@ -103,14 +135,14 @@ def final_metrics(runner) -> dict:
     """Metrics on held-out data; ``reset_state`` in the config adds those of a model that forgets before every frame."""
     from mmengine.model import is_model_wrapper
 
-    from trecvit_dense.cli.test import evaluate
+    from trecvit_dense.cli.test import build_loader, evaluate
 
     metrics = runner.evaluate()
     forget = runner.cfg.get('reset_state')
     if not forget:
         return metrics
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    return evaluate(model, runner.cfg, reset_state=forget)
+    return evaluate(model, build_loader(runner.cfg), runner.cfg.test_evaluator, reset_state=forget)
 
 
 def report(metrics: dict, runner) -> None:

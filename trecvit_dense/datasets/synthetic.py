@@ -84,6 +84,9 @@ class SyntheticVideoDataset(Dataset):
         ):
             if value < least:
                 raise ValueError(f'{name} is {value}; wanted at least {least}')
+        for name, value in dict(motion=motion, camera=camera, nonrigid=nonrigid, photometric=photometric).items():
+            if not 0 <= value < float('inf'):
+                raise ValueError(f'{name} is {value}; wanted a strength of 0 or more')
         if min(size) < 8:
             raise ValueError(f'size is {tuple(size)}; wanted at least 8 x 8 pixels')
         if not 0 <= num_objects[0] <= num_objects[1] <= 100:

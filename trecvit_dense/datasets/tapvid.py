@@ -191,6 +191,8 @@ def _named_entries(content: Any, path: Path) -> list[tuple[str, dict[str, Any]]]
         named = [(f'{path.stem}_{number:04d}', entry) for number, entry in enumerate(content)]
     else:
         raise ValueError(f'{path}: holds a {type(content).__name__}; wanted a dict or list of TAP-Vid videos')
+    if not named:
+        raise ValueError(f'{path}: is an empty {type(content).__name__}; wanted at least one TAP-Vid video')
     for name, entry in named:
         if not isinstance(entry, dict):
             raise ValueError(f'{path}, {name}: is a {type(entry).__name__}; wanted a dict with {", ".join(_KEYS)}')

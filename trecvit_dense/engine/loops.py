@@ -34,6 +34,9 @@ class FastResumeIterLoop(IterBasedTrainLoop):
         val_begin: int = 1,
         val_interval: int = 1000,
     ) -> None:
+        for name, value in dict(max_iters=max_iters, val_interval=val_interval).items():
+            if value < 1:
+                raise ValueError(f'{name} is {value}; wanted at least 1')
         BaseLoop.__init__(self, runner, dataloader)  # the parent's __init__ starts the workers before a resume
         if not hasattr(self.dataloader.sampler, 'skip'):
             raise TypeError(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
+from pathlib import Path
 from typing import Any
 
 import mmengine
@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from trecvit_dense import __version__
 from trecvit_dense.checkpoints import load_state, read_checkpoint
+from trecvit_dense.io.atomic import atomic_path
 from trecvit_dense.registry import RUNNERS
 
 _NOISE = (
@@ -103,7 +104,6 @@ class TrecvitRunner(Runner):
         """Written under another name first: a killed run leaves the old file or the new one."""
         if self.rank != 0:
             return super().save_checkpoint(out_dir, filename, *args, **kwargs)
-        partial = f'.{filename}.partial'
-        super().save_checkpoint(out_dir, partial, *args, **kwargs)
-        os.replace(os.path.join(out_dir, partial), os.path.join(out_dir, filename))
+        with atomic_path(Path(out_dir) / filename) as partial:
+            super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
         return None

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def temporary_path(path: Path) -> Path:
-    """A hidden name in the folder of ``path``, with its suffix, so that renaming is atomic.
+    """A hidden name in the folder of ``path``, with its suffix, so that renaming is atomic; raises as check_target."""
+    check_target(path)
+    return path.with_name(f'.{path.stem}.{os.getpid()}.partial{path.suffix}')
+
+
+def check_target(path: Path) -> None:
+    """See whether a file can be written, before any work is done for it.
 
     Raises:
         FileNotFoundError: the folder does not exist.
+        IsADirectoryError: a folder has that name.
+        PermissionError: the folder, or the file that is there, is read-only.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f'{path}: the folder {path.parent} does not exist; create it first')
     if path.is_dir():
         raise IsADirectoryError(f'{path}: is a folder; wanted the name of a file to write')
-    return path.with_name(f'.{path.stem}.{os.getpid()}.partial{path.suffix}')
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f'{path}: the folder {path.parent} is read-only; wanted one that can be written')
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(f'{path}: the file is read-only; remove it or choose another name')
 
 
 def remove(path: Path) -> None:
@@ -42,6 +55,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         remove(temporary)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Indented json; the file is complete or absent."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + '\n')
 
 
 def _umask() -> int:
