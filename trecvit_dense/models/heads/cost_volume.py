@@ -44,6 +44,8 @@ class CostVolumePointHead(Head):
         patch_radius: Radius in fine cells of that patch.
         hidden_dim: Width of the recurrent unit.
         iterations: Refinements per frame.
+        switch_margin: How much better (in logits) the best match of the frame must be than the last position to be
+            followed; keeps points on bare texture from wandering.
         max_points: Slots of a live session.
         loss_weights: ``position``, ``visible``, ``certain``, ``match``, ``fine``, ``hypothesis``.
         occluded_weight: Weight of the position loss on occluded points.
@@ -63,6 +65,7 @@ class CostVolumePointHead(Head):
         patch_radius: int = 1,
         hidden_dim: int = 128,
         iterations: int = 3,
+        switch_margin: float = 0.0,
         max_points: int = 256,
         loss_weights: dict[str, float] | None = None,
         occluded_weight: float = 0.2,
@@ -71,7 +74,7 @@ class CostVolumePointHead(Head):
         self.pyramid = FeaturePyramid(self.backbone_channels, self.backbone_strides, channels, stride, num_levels)
         self.fine = FeaturePyramid(self.backbone_channels, self.backbone_strides, fine_channels, fine_stride, 1)
         self.channels, self.stride, self.num_levels, self.radius = channels, stride, num_levels, radius
-        self.fine_stride = fine_stride
+        self.fine_stride, self.switch_margin = fine_stride, switch_margin
         self.hidden_dim, self.iterations, self.max_points = hidden_dim, iterations, max_points
         windows = num_levels + 1  # the fine one first
         lookup_dim = windows * 2 * (2 * radius + 1) ** 2
@@ -237,7 +240,7 @@ class CostVolumePointHead(Head):
         lookups = self._look_up(fine, memory['patch'], volume, hypotheses)
         codes = self.refiner.encode(lookups.flatten(3))
         scores = self.score(torch.cat([codes, hidden[:, :, None].expand_as(codes).to(codes.dtype)], -1))[..., 0]
-        choice = scores.argmax(-1)  # (B, Q)
+        choice = (scores[..., 1] > scores[..., 0] + self.switch_margin).long()  # (B, Q)
         xy, lookup, code = (pick(part, choice) for part in (hypotheses, lookups, codes))
         start, estimates, windows = xy, [], []
         for iteration in range(self.iterations):
