@@ -61,7 +61,7 @@ test_evaluator = val_evaluator
 # The last evaluation is made twice: as it is, and with all memory but the queries cleared before every frame.
 reset_state = 'all'
 
-train_cfg = dict(type='FastResumeIterLoop', max_iters=480, val_interval=240)
+train_cfg = dict(type='FastResumeIterLoop', max_iters=560, val_interval=280)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -73,7 +73,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=480, T_max=430),
+    dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=560, T_max=510),
 ]
 
 # Sizes for other machines and purposes: --cfg-options preset=NAME
