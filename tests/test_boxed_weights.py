@@ -1,0 +1,49 @@
+"""The weights in the box: small, described, and better than standing still on video that training never saw."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from trecvit_dense.checkpoints import load_model
+from trecvit_dense.checkpoints.io import BOXED
+from trecvit_dense.datasets.synthetic import SyntheticVideoDataset
+from trecvit_dense.evaluation.functional.tapvid import compute_tapvid_metrics
+from trecvit_dense.structures import PointTracks, VideoSample
+
+
+def test_they_are_small_and_have_a_card() -> None:
+    files = list(BOXED.parent.glob('*.safetensors'))
+    assert sum(file.stat().st_size for file in files) <= 16 * 2**20
+    card = json.loads(BOXED.with_suffix('.json').read_text())
+    assert {'data', 'commands', 'hours', 'hardware', 'scores', 'limits', 'licence', 'model'} <= set(card)
+    assert sum(p.numel() for p in load_model('boxed').parameters()) == card['parameters']
+
+
+def test_they_track() -> None:
+    model = load_model('boxed')
+    clips = SyntheticVideoDataset(length=3, size=(96, 96), num_frames=8, num_points=32, motion=0.6, split='test')
+    found, still = [], []
+    for index in range(len(clips)):
+        item = clips[index]
+        batch = dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
+        sample = model(**model.data_preprocessor(batch), mode='predict')[0]
+        query = sample.points.query_txy
+        stay = PointTracks(np.repeat(query[:, None, 1:], sample.num_frames, 1), np.ones_like(sample.points.visible))
+        found.append(delta_avg(sample, sample.predictions['points']))
+        still.append(delta_avg(sample, stay))
+    assert np.mean(found) > 2 * np.mean(still)
+
+
+def delta_avg(sample: VideoSample, tracks: PointTracks) -> float:
+    truth, factor = sample.points, 256 / np.array(sample.size[::-1])
+    result = compute_tapvid_metrics(
+        truth.query_txy[None, :, [0, 2, 1]],
+        ~truth.visible[None],
+        (truth.xy_px * factor)[None],
+        ~tracks.visible[None],
+        (tracks.xy_px * factor)[None],
+        query_mode='first',
+    )
+    return float(result['average_pts_within_thresh'][0])
