@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import mmengine
 import torch
@@ -55,6 +55,16 @@ class TrecvitRunner(Runner):
 
     ``cfg.verbose = True`` brings MMEngine's console output back.
     """
+
+    _starts: ClassVar[dict[str, int]] = {}  # runs of this process by the second in which they began
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """MMEngine names logs, message hub and scope of a run by the second: two runs of one second would share them."""
+        super().setup_env(env_cfg)
+        earlier = self._starts.get(self._timestamp, 0)
+        self._starts[self._timestamp] = earlier + 1
+        if earlier:
+            self._timestamp += f'_{earlier}'
 
     def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any) -> MMLogger:
         logger = super().build_logger(log_level, log_file, **kwargs)

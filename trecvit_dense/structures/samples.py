@@ -53,14 +53,17 @@ class ObjectMasks:
     """Instance masks as index maps.
 
     Args:
-        labels: ``(T, H, W)`` uint8; 0 is background, ``ids`` are the objects, 255 is void.
+        labels: ``(T, H, W)`` uint8; 0 is background, ``ids`` are the objects, 255 is void. The size may differ from the
+            video's: some data sets annotate at another one.
         ids: Object ids, in order.
         first_frame: Frame on which each object is given; None: frame 0 for all.
+        annotated: ``(T,)`` bool, frames that carry truth; None: all do.
     """
 
     labels: np.ndarray
     ids: list[int]
     first_frame: list[int] | None = None
+    annotated: np.ndarray | None = None
 
 
 @dataclass
