@@ -1,8 +1,9 @@
 """Decoder heads; one file each."""
 
-from .base import Head, PointOutput
+from .base import Head, MaskOutput, PointOutput
 from .classification import ClassificationHead
 from .cost_volume import CostVolumePointHead
+from .mask_slots import MaskHead
 from .tapnext import TAPNextHead
 
-__all__ = ['ClassificationHead', 'CostVolumePointHead', 'Head', 'PointOutput', 'TAPNextHead']
+__all__ = ['ClassificationHead', 'CostVolumePointHead', 'Head', 'MaskHead', 'MaskOutput', 'PointOutput', 'TAPNextHead']

@@ -1,11 +1,13 @@
-"""The interface of every head, and what a point-tracking head returns."""
+"""The interface of every head, and what point-tracking and segmentation heads return."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trecvit_dense.structures import Features, PromptGroup, RecurrentState
@@ -78,3 +80,42 @@ class PointOutput:
     def visible(self) -> Tensor:
         """``(B, T, Q)`` bool."""
         return (self.visible_logits > 0) & self.active
+
+
+@dataclass
+class MaskOutput:
+    """Masks of K objects over the T frames of one call.
+
+    Args:
+        probabilities: ``(B, T, K + 1, h, w)`` distribution over background (index 0) and the objects, per cell.
+        active: ``(B, T, K)`` bool: the slot holds an object.
+        given: ``(B, T, K)`` bool: the object's mask was given on this frame.
+        stride: Model-input pixels per cell; cell ``(i, j)`` is centred on ``((j + 0.5), (i + 0.5)) * stride``.
+        extras: What the head's own loss needs, ``(B, T, ...)``.
+    """
+
+    probabilities: Tensor
+    active: Tensor
+    given: Tensor
+    stride: int
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    def at_size(self, size: tuple[int, int], scale: tuple[float, float]) -> Iterator[Tensor]:
+        """Probabilities ``(B, K + 1, H, W)`` in a frame of ``(H, W)`` pixels, frame by frame: they are large.
+
+        ``scale`` is model-input pixels per pixel of that frame, ``(x, y)``; padding of the model input is cut off.
+        """
+        for cells in self.probabilities.unbind(1):
+            # the part of the cells that the frame covers, as a grid with half-pixel centres
+            covered = (size[1] * scale[0] / self.stride, size[0] * scale[1] / self.stride)
+            steps = [
+                (torch.arange(n, device=cells.device) + 0.5) / n * part / count * 2 - 1
+                for n, part, count in zip(size, covered[::-1], cells.shape[-2:], strict=True)
+            ]
+            grid = torch.stack(torch.meshgrid(*steps, indexing='ij')[::-1], -1).expand(len(cells), -1, -1, -1)
+            yield F.grid_sample(cells.float(), grid, padding_mode='border', align_corners=False)
+
+    def labels(self, size: tuple[int, int], scale: tuple[float, float]) -> Iterator[Tensor]:
+        """``(B, H, W)`` uint8 frame by frame: 0 is background, ``k + 1`` the object in slot ``k``."""
+        for cells in self.at_size(size, scale):
+            yield cells.argmax(1).to(torch.uint8)
