@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,10 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from trecvit_dense.registry import MODELS
-from trecvit_dense.structures import PointTracks, PromptGroup, RecurrentState, VideoSample
+from trecvit_dense.models.heads.base import Head, MaskOutput
+from trecvit_dense.models.queries import object_queries, point_queries
+from trecvit_dense.registry import MODELS, nearest
+from trecvit_dense.structures import Features, ObjectMasks, PointTracks, PromptGroup, RecurrentState, VideoSample
 
 
 @MODELS.register_module()
@@ -23,9 +27,13 @@ class VideoPerceiver(BaseModel):
             tools know.
         data_preprocessor: Config of :class:`VideoPreprocessor`.
         chunk_frames: Frames per step in :meth:`predict`; bounds memory on long video and changes no result.
+        freeze: Parts that are not trained: ``'backbone'``, or a task, whose head then takes no part in training.
+
+    Attributes:
+        tasks: Heads that take part in :meth:`start`, :meth:`step` and :meth:`predict`; None: all.
 
     Raises:
-        ValueError: a head adds prompt tokens and the backbone takes none.
+        ValueError: a head adds prompt tokens and the backbone takes none; ``freeze`` names an unknown part.
     """
 
     def __init__(
@@ -35,6 +43,7 @@ class VideoPerceiver(BaseModel):
         *,
         data_preprocessor: dict | None = None,
         chunk_frames: int = 8,
+        freeze: Sequence[str] = (),
         init_cfg: dict | None = None,
     ) -> None:
         # built here: MMEngine would look it up in the default scope, which need not be ours
@@ -52,14 +61,26 @@ class VideoPerceiver(BaseModel):
                 )
         self.heads = nn.ModuleDict(built)
         self.chunk_frames = chunk_frames
+        self.tasks: Sequence[str] | None = None
+        self.freeze = tuple(freeze)
+        for part in self.freeze:
+            known = ['backbone', *self.heads]
+            if part not in known:
+                raise ValueError(f"freeze names '{part}'; wanted some of {', '.join(known)}{nearest(part, known)}")
+            (self.backbone if part == 'backbone' else self.heads[part]).requires_grad_(False)
 
     # ---------------------------------------------------------------------------------------------- stepping
+
+    @property
+    def running(self) -> dict[str, Head]:
+        """The heads that take part, by task: those in ``tasks``, or all."""
+        return {task: head for task, head in self.heads.items() if self.tasks is None or task in self.tasks}
 
     def start(self, batch_size: int = 1, device: torch.device | str | None = None, **queries: dict) -> RecurrentState:
         """State before the first frame; ``queries`` by task, e.g. ``points=dict(query_txy=...)`` in model pixels."""
         device = device or self.data_preprocessor.device
         state = RecurrentState()
-        for task, head in self.heads.items():
+        for task, head in self.running.items():
             state.put(f'heads.{task}', head.begin(batch_size, device, **queries.get(task, {})))
         return state
 
@@ -69,19 +90,33 @@ class VideoPerceiver(BaseModel):
         Returns:
             Task name to output, and the new state; ``state`` itself is left as it was.
         """
-        input_size, num_frames = tuple(video.shape[-2:]), video.shape[1]
-        scopes = {task: state.scope(f'heads.{task}') for task in self.heads}
-        groups: list[PromptGroup] = []
-        for task, head in self.heads.items():
-            groups += head.prompts(scopes[task], num_frames, input_size)
-        memory = state.scope('backbone')
-        options = dict(prompts=groups, prompt_layers=self.training) if groups else {}
-        features, memory = self.backbone(video, state=memory or None, **options)
+        heads = self.running
+        scopes = {task: state.scope(f'heads.{task}') for task in heads}
+        features, memory = self._encode(video, heads, scopes, state.scope('backbone'))
         outputs, new_state = {}, RecurrentState().put('backbone', memory)
-        for task, head in self.heads.items():
-            outputs[task], scope = head(features, scopes[task], input_size)
+        for task, head in heads.items():
+            outputs[task], scope = head(features, scopes[task], tuple(video.shape[-2:]))
             new_state.put(f'heads.{task}', scope)
         return outputs, new_state
+
+    def _encode(
+        self, video: Tensor, heads: dict[str, Head], scopes: dict[str, RecurrentState], memory: RecurrentState
+    ) -> tuple[Features, RecurrentState]:
+        """Features of all frames, with the prompts of ``heads``, whose states are ``scopes``."""
+        input_size, num_frames = tuple(video.shape[-2:]), video.shape[1]
+        split = num_frames > 1 and any(head.needs_first_frame(scopes[task]) for task, head in heads.items())
+        first = 1 if split else num_frames
+        groups: list[PromptGroup] = []
+        for task, head in heads.items():
+            groups += head.prompts(scopes[task], first, input_size)
+        options = dict(prompts=groups, prompt_layers=self.training) if groups else {}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and 'backbone' not in self.freeze):
+            features, memory = self.backbone(video[:, :first], state=memory or None, **options)
+        if not split:
+            return features, memory
+        scopes = {task: head.after_first_frame(features, scopes[task], input_size) for task, head in heads.items()}
+        later, memory = self._encode(video[:, 1:], heads, scopes, memory)
+        return features.then(later), memory
 
     def forget(self, state: RecurrentState, what: str = 'all') -> RecurrentState:
         """Clear recurrent memory and keep what was asked for: the ablation that shows what the recurrence is worth.
@@ -92,7 +127,7 @@ class VideoPerceiver(BaseModel):
         """
         kept = RecurrentState({key: value for key, value in state.items() if not key.startswith('backbone.')})
         if what == 'all':
-            for task, head in self.heads.items():
+            for task, head in self.running.items():
                 kept.put(f'heads.{task}', head.forget(kept.scope(f'heads.{task}')))
         return kept
 
@@ -113,99 +148,144 @@ class VideoPerceiver(BaseModel):
         return self.backbone(inputs)[0]
 
     def loss(self, video: Tensor, samples: list[VideoSample], scale: tuple[float, float]) -> dict[str, Tensor]:
-        """Losses of all heads; with several heads every key carries its task."""
-        state = self.start(len(video), video.device, **self._queries(samples, scale, video.device))
-        outputs, _ = self.step(video, state)
+        """Losses of all heads that are trained; with several heads every key carries its task."""
         losses = {}
-        for task, head in self.heads.items():
+        for task, output in self._train_outputs(video, samples, scale).items():
             prefix = f'{task}.' if len(self.heads) > 1 else ''
-            losses.update({prefix + key: value for key, value in head.loss(outputs[task], samples, scale).items()})
+            found = self.heads[task].loss(output, samples, scale)
+            losses.update({prefix + key: value for key, value in found.items()})
         return losses
+
+    def _train_outputs(self, video: Tensor, samples: list[VideoSample], scale: tuple[float, float]) -> dict[str, Any]:
+        """Outputs of the trained heads over the whole clip, which is cut where objects are given later."""
+        input_size, device = tuple(video.shape[-2:]), video.device
+        heads = {task: head for task, head in self.running.items() if task not in self.freeze}
+        queries, arrivals = {}, {0: {}}
+        if 'points' in heads:
+            queries['points'] = point_queries(samples, scale, device)
+        if 'masks' in heads:
+            arrivals = object_queries(samples, scale, input_size, device)
+            queries['masks'] = arrivals[0]
+        begun = {task: head.begin(len(video), device, **queries.get(task, {})) for task, head in heads.items()}
+        scopes, memory, features, masks = dict(begun), RecurrentState(), None, []
+        for first, last in pairwise([*arrivals, video.shape[1]]):
+            if first:
+                heads['masks'].give(scopes['masks'], **arrivals[first])
+            part, memory = self._encode(video[:, first:last], heads, scopes, memory)
+            features = features.then(part) if features else part
+            for task, head in heads.items():
+                if task == 'masks':
+                    output, scopes[task] = head(part, scopes[task], input_size)
+                    masks.append(output)
+                else:
+                    scopes[task] = head.advance(scopes[task], last - first)
+        outputs = {task: head(features, begun[task], input_size)[0] for task, head in heads.items() if task != 'masks'}
+        return outputs | (dict(masks=MaskOutput.join(masks)) if masks else {})
 
     @torch.no_grad()
     def predict(self, video: Tensor, samples: list[VideoSample], scale: tuple[float, float]) -> list[VideoSample]:
-        """Fill ``sample.predictions``; results are in pixels of ``sample.video``.
+        """Fill ``sample.predictions``; results are in pixels of ``sample.video``, masks in the size of their truth.
 
         A sample whose ``meta['query_mode']`` is ``'strided'`` is also run backwards, for the frames before each query.
         One whose ``meta['ablate']`` names a memory (``'all'``, ``'backbone'``) is run again with that memory
-        cleared before every frame: ``predictions['points_reset']``.
+        cleared before every frame: ``predictions['points_reset']``, ``predictions['masks_reset']``.
         """
         for index, sample in enumerate(samples):
             clip = video[index : index + 1]
-            outputs = self._roll(clip, self._start_sample(sample, scale, clip.device))
-            for task, head in self.heads.items():
-                if task != 'points':
-                    sample.predictions[task] = head.predict(outputs[task], sample, scale)
-                elif sample.points is not None:
-                    sample.predictions['points'] = self._tracks(clip, sample, scale, outputs['points'])
-            if 'points' in sample.predictions and sample.meta.get('ablate'):
-                sample.predictions['points_reset'] = self._tracks(clip, sample, scale, forget=sample.meta['ablate'])
+            sample.predictions.update(self._answers(clip, sample, scale))
+            if sample.meta.get('ablate'):
+                again = self._answers(clip, sample, scale, forget=sample.meta['ablate'])
+                sample.predictions.update(
+                    {f'{task}_reset': again[task] for task in again if task in ('points', 'masks')}
+                )
         return samples
 
-    # ---------------------------------------------------------------------------------------------- points
+    def _answers(
+        self, video: Tensor, sample: VideoSample, scale: tuple[float, float], forget: str | None = None
+    ) -> dict[str, Any]:
+        """What every running head answers for one sample, by task."""
+        outputs, answers = self._roll(video, sample, scale, forget=forget), {}
+        for task, output in outputs.items():
+            if task == 'points' and sample.points is not None:
+                answers[task] = self._tracks(video, sample, scale, output, forget)
+            elif task == 'masks' and sample.masks is not None:
+                answers[task] = ObjectMasks(np.concatenate(output), list(sample.masks.ids), sample.masks.first_frame)
+            elif task not in ('points', 'masks'):
+                answers[task] = self.heads[task].predict(output, sample, scale)
+        return answers
 
-    def _queries(self, samples: list[VideoSample], scale: tuple[float, float], device: torch.device) -> dict:
-        """Queries of a batch, padded to one length, in model pixels."""
-        if 'points' not in self.heads:
-            return {}
-        for sample in samples:
-            if sample.points is None or sample.points.query_txy is None:
-                raise ValueError(f"the model has a points head, but sample '{sample.name}' has no point queries")
-        count = max(len(sample.points) for sample in samples)
-        query = torch.zeros(len(samples), count, 3)
-        valid = torch.zeros(len(samples), count, dtype=torch.bool)
-        for row, sample in enumerate(samples):
-            points = sample.points.scaled(*scale)
-            query[row, : len(points)] = torch.from_numpy(np.ascontiguousarray(points.query_txy)).float()
-            valid[row, : len(points)] = True
-        return dict(points=dict(query_txy=query.to(device), valid=valid.to(device)))
-
-    def _start_sample(
-        self, sample: VideoSample, scale: tuple[float, float], device: torch.device, *, turned: int | None = None
-    ) -> RecurrentState:
-        """State for one sample; ``turned`` is the number of frames of a video that runs backwards."""
-        if 'points' not in self.heads:
-            return self.start(1, device)
-        if sample.points is None:
-            return self.start(1, device, points=dict(query_txy=torch.zeros(1, 0, 3, device=device)))
-        query = torch.from_numpy(sample.points.query_txy.astype(np.float32)) * torch.tensor([1.0, *scale])
-        if turned is not None:
-            query[:, 0] = turned - 1 - query[:, 0].round()
-        return self.start(1, device, points=dict(query_txy=query[None].to(device)))
-
-    def _roll(self, video: Tensor, state: RecurrentState, forget: str | None = None) -> dict[str, list]:
-        """Outputs of all steps, by task; with ``forget`` the named memory is cleared before every frame."""
-        chunk = 1 if forget else self.chunk_frames
-        collected: dict[str, list] = {task: [] for task in self.heads}
-        for first in range(0, video.shape[1], chunk):
-            if forget and first:
-                state = self.forget(state, forget)
-            outputs, state = self.step(video[:, first : first + chunk], state)
-            for task, output in outputs.items():
-                collected[task].append(output)
-        return collected
-
-    def _tracks(
+    def _roll(
         self,
         video: Tensor,
         sample: VideoSample,
         scale: tuple[float, float],
-        outputs: list | None = None,
         *,
+        turned: int | None = None,
         forget: str | None = None,
+    ) -> dict[str, list]:
+        """Outputs of all steps, by task; masks as index maps ``(T, H, W)`` in the size of their truth.
+
+        ``turned`` is the number of frames of a video that runs backwards; with ``forget`` the named memory is cleared
+        before every frame.
+        """
+        arrivals = {0: {}}
+        if 'masks' in self.running and sample.masks is not None and turned is None:
+            arrivals = object_queries([sample], scale, tuple(video.shape[-2:]), video.device)
+        state = self._start_sample(sample, scale, video.device, turned=turned)
+        collected: dict[str, list] = {task: [] for task in self.running}
+        for first, last in _chunks(video.shape[1], 1 if forget else self.chunk_frames, arrivals):
+            if forget and first:
+                state = self.forget(state, forget)
+            if arrivals.get(first):
+                masks = state.scope('heads.masks')
+                self.heads['masks'].give(masks, **arrivals[first])
+                state.put('heads.masks', masks)
+            outputs, state = self.step(video[:, first:last], state)
+            for task, output in outputs.items():
+                collected[task].append(_index_maps(output, sample, scale) if task == 'masks' else output)
+        return collected
+
+    def _start_sample(
+        self, sample: VideoSample, scale: tuple[float, float], device: torch.device, *, turned: int | None = None
+    ) -> RecurrentState:
+        """State for one sample; its objects are given when their frames come."""
+        queries: dict[str, dict] = dict(masks=dict(capacity=0 if sample.masks is None else len(sample.masks.ids)))
+        if sample.points is None:
+            queries['points'] = dict(query_txy=torch.zeros(1, 0, 3, device=device))
+        elif 'points' in self.running:
+            query = torch.from_numpy(sample.points.query_txy.astype(np.float32)) * torch.tensor([1.0, *scale])
+            if turned is not None:
+                query[:, 0] = turned - 1 - query[:, 0].round()
+            queries['points'] = dict(query_txy=query[None].to(device))
+        return self.start(1, device, **queries)
+
+    def _tracks(
+        self, video: Tensor, sample: VideoSample, scale: tuple[float, float], outputs: list, forget: str | None
     ) -> PointTracks:
-        """Tracks of one sample's queries, in its own pixels; ``outputs`` of the forward pass if it was made."""
+        """Tracks of one sample's queries, in its own pixels, from the outputs of the forward pass."""
         query = sample.points.query_txy.astype(np.float32)
-        if outputs is None:
-            outputs = self._roll(video, self._start_sample(sample, scale, video.device), forget)['points']
         xy, visible = _to_pixels(outputs, scale)
         if sample.meta.get('query_mode') == 'strided':
-            state = self._start_sample(sample, scale, video.device, turned=video.shape[1])
-            back_xy, back_visible = _to_pixels(self._roll(video.flip(1), state, forget)['points'], scale)
+            back = self._roll(video.flip(1), sample, scale, turned=video.shape[1], forget=forget)['points']
+            back_xy, back_visible = _to_pixels(back, scale)
             before = np.arange(video.shape[1])[None] < np.round(query[:, :1])  # (N, T)
             xy = np.where(before[..., None], back_xy[:, ::-1], xy)
             visible = np.where(before, back_visible[:, ::-1], visible)
         return PointTracks(xy, visible, query, sample.points.group)
+
+
+def _chunks(num_frames: int, size: int, cuts: dict[int, Any]) -> list[tuple[int, int]]:
+    """Frames ``first .. last - 1`` of each step: at most ``size``, and a new one wherever ``cuts`` says."""
+    edges = sorted({*range(0, num_frames, size), *(cut for cut in cuts if cut < num_frames), num_frames})
+    return list(pairwise(edges))
+
+
+def _index_maps(output: MaskOutput, sample: VideoSample, scale: tuple[float, float]) -> np.ndarray:
+    """``(T, H, W)`` uint8 ids in the size of the sample's truth, or of its video."""
+    size = sample.size if sample.masks is None else sample.masks.labels.shape[1:]
+    ids = torch.tensor([0, *(() if sample.masks is None else sample.masks.ids)], dtype=torch.uint8)
+    ratio = scale[0] * sample.size[1] / size[1], scale[1] * sample.size[0] / size[0]
+    return np.stack([ids[slots[0].long().cpu()].numpy() for slots in output.labels(size, ratio)])
 
 
 def _to_pixels(outputs: list, scale: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -68,3 +69,23 @@ class Features:
     class_token: Tensor | None = None
     prompts: dict[str, Tensor] = field(default_factory=dict)
     prompt_layers: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def then(self, later: Features) -> Features:
+        """These frames followed by those of ``later``."""
+
+        def join(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+            return None if first is None else torch.cat([first, second], 1)
+
+        levels = (
+            FeatureLevel(join(a.tokens, b.tokens), a.grid, a.stride)
+            for a, b in zip(self.levels, later.levels, strict=True)
+        )
+        return Features(
+            tuple(levels),
+            join(self.class_token, later.class_token),
+            {name: join(tokens, later.prompts[name]) for name, tokens in self.prompts.items()},
+            {
+                name: [join(a, b) for a, b in zip(layers, later.prompt_layers[name], strict=True)]
+                for name, layers in self.prompt_layers.items()
+            },
+        )

@@ -9,6 +9,7 @@ import torch
 from trecvit_dense.models.heads.point_slots import CapacityError, add_points, begin_slots, retire_points, spread_slots
 from trecvit_dense.models.layers.feature_pyramid import sample_maps
 from trecvit_dense.models.losses.track_loss import cost_volume_loss, hypothesis_loss, masked_mean, sequence_loss
+from trecvit_dense.models.queries import point_queries
 from trecvit_dense.registry import MODELS, use_scope
 from trecvit_dense.structures import PointTracks, VideoSample
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,20 @@ class Head(nn.Module):
         """Token groups for the next ``num_frames`` frames of an ``(H, W)`` input."""
         return []
 
+    def needs_first_frame(self, state: RecurrentState) -> bool:
+        """Whether the tokens of later frames depend on the features of the next one, which then goes first, alone."""
+        return False
+
+    def after_first_frame(
+        self, features: Features, state: RecurrentState, input_size: tuple[int, int]
+    ) -> RecurrentState:
+        """``state`` as :meth:`prompts` wants it for the frames behind the one in ``features``."""
+        return self.advance(state, 1)
+
+    def advance(self, state: RecurrentState, num_frames: int) -> RecurrentState:
+        """``state`` as :meth:`prompts` wants it ``num_frames`` later."""
+        return RecurrentState(state, frame=state['frame'] + num_frames) if 'frame' in state else state
+
     def forward(
         self, features: Features, state: RecurrentState, input_size: tuple[int, int]
     ) -> tuple[Any, RecurrentState]:
@@ -50,7 +64,7 @@ class Head(nn.Module):
         raise TypeError(f'{type(self).__name__} must define loss(output, samples, scale)')
 
     def predict(self, outputs: list, sample: Any, scale: tuple[float, float]) -> Any:
-        """The answer for one sample, in its own pixels, from the outputs of all steps (point heads need none)."""
+        """The answer for one sample, in its own pixels, from the outputs of all steps (points and masks need none)."""
         raise TypeError(f'{type(self).__name__} must define predict(outputs, sample, scale) to be evaluated')
 
     def forget(self, state: RecurrentState) -> RecurrentState:
@@ -99,6 +113,15 @@ class MaskOutput:
     given: Tensor
     stride: int
     extras: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def join(parts: Sequence[MaskOutput]) -> MaskOutput:
+        """Outputs of consecutive calls as one."""
+        joined = [
+            torch.cat(part, 1) for part in zip(*((p.probabilities, p.active, p.given) for p in parts), strict=True)
+        ]
+        extras = {key: torch.cat([part.extras[key] for part in parts], 1) for key in parts[0].extras}
+        return MaskOutput(*joined, parts[0].stride, extras)
 
     def at_size(self, size: tuple[int, int], scale: tuple[float, float]) -> Iterator[Tensor]:
         """Probabilities ``(B, K + 1, H, W)`` in a frame of ``(H, W)`` pixels, frame by frame: they are large.

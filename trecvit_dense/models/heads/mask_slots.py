@@ -165,9 +165,9 @@ class MaskHead(Head):
             give_masks(state, masks, rows, stride=self.stride)
         return state
 
-    def needs_first_frame(self, state: RecurrentState) -> bool:
-        """Whether tokens of later frames depend on the next frame: it must then pass the backbone alone."""
-        return False
+    def give(self, state: RecurrentState, masks: Tensor, rows: Tensor) -> None:
+        """Objects get their masks ``(B, K, H, W)`` on the next frame, where ``rows (B, K)``; changes ``state``."""
+        give_masks(state, masks, rows, stride=self.stride)
 
     # ---------------------------------------------------------------------------------- what a subclass implements
 
