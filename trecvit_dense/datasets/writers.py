@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..io import write_mask
 from ..structures import VideoSample
 
 _MAX_MM = 65535
@@ -36,12 +37,9 @@ def write_davis(root: Path, sample: VideoSample) -> None:
     images, masks = root / 'JPEGImages/480p' / sample.name, root / 'Annotations/480p' / sample.name
     for folder in (images, masks):
         folder.mkdir(parents=True, exist_ok=True)
-    colours = davis_palette().ravel().tolist()
     for t, (frame, labels) in enumerate(zip(sample.video, sample.masks.labels, strict=True)):
         Image.fromarray(frame).save(images / f'{t:05d}.jpg', quality=95)
-        picture = Image.fromarray(labels)  # uint8: index values, no conversion
-        picture.putpalette(colours)
-        picture.save(masks / f'{t:05d}.png')
+        write_mask(masks / f'{t:05d}.png', labels)
 
 
 def write_davis_list(root: Path, names: Iterable[str]) -> None:
@@ -49,16 +47,6 @@ def write_davis_list(root: Path, names: Iterable[str]) -> None:
     folder = root / 'ImageSets/2017'
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'val.txt').write_text(''.join(f'{name}\n' for name in names))
-
-
-def davis_palette() -> np.ndarray:
-    """``(256, 3)`` uint8, the colours of PASCAL VOC and DAVIS: the bits of the index dealt out to R, G and B."""
-    index = np.arange(256)
-    colours = np.zeros((256, 3), int)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
-    return colours.astype(np.uint8)
 
 
 def write_depth(folder: Path, sample: VideoSample) -> None:

@@ -2,6 +2,7 @@
 
 from .colour import ColorJitter
 from .geometry import HorizontalFlip, RandomCrop, Resize, TemporalReverse, TemporalStride
+from .objects import RandomResizedCrop, ScaleJitter, SelectObjects
 from .tapnextpp import HomographyAugmentation, RollAugmentation
 
 __all__ = [
@@ -9,8 +10,11 @@ __all__ = [
     'HomographyAugmentation',
     'HorizontalFlip',
     'RandomCrop',
+    'RandomResizedCrop',
     'Resize',
     'RollAugmentation',
+    'ScaleJitter',
+    'SelectObjects',
     'TemporalReverse',
     'TemporalStride',
 ]

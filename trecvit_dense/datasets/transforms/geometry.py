@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 from trecvit_dense.registry import TRANSFORMS
-from trecvit_dense.structures import DepthMap, ObjectMasks, PointTracks, VideoSample
+from trecvit_dense.structures import DepthMap, PointTracks, VideoSample
 
-from .tapnextpp import ask_again
+from .tapnextpp import ask_again, give_again
 
 
 @TRANSFORMS.register_module()
@@ -67,13 +67,17 @@ class RandomCrop:
         self.size, self.area, self.aspect = size, area, aspect
 
     def __call__(self, sample: VideoSample, rng: np.random.Generator) -> VideoSample:
-        height, width = sample.size
+        sample = crop(sample, *self.window(sample.size, rng))
+        return sample if self.size is None else resize(sample, self.size)
+
+    def window(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a random window in a frame of ``size``."""
+        height, width = size
         area, aspect = rng.uniform(*self.area), np.exp(rng.uniform(*np.log(self.aspect)))
         rows = int(np.clip(round(height * np.sqrt(area / aspect)), 1, height))
         columns = int(np.clip(round(width * np.sqrt(area * aspect)), 1, width))
         top, left = int(rng.integers(0, height - rows + 1)), int(rng.integers(0, width - columns + 1))
-        sample = crop(sample, top, left, rows, columns)
-        return sample if self.size is None else resize(sample, self.size)
+        return top, left, rows, columns
 
 
 @TRANSFORMS.register_module()
@@ -161,7 +165,9 @@ def crop(sample: VideoSample, top: int, left: int, height: int, width: int) -> V
         query = None if query is None else query - np.array([0, left, top], query.dtype)
         shifted = replace(sample.points, xy_px=xy, visible=sample.points.visible & inside, query_txy=query)
         moved.points = ask_again(shifted)
-    return _with_camera(_first_frames(moved), np.array([[1.0, 0, -left], [0, 1, -top], [0, 0, 1]]))
+    if moved.masks is not None:
+        moved.masks = give_again(moved.masks)
+    return _with_camera(moved, np.array([[1.0, 0, -left], [0, 1, -top], [0, 0, 1]]))
 
 
 def flip(sample: VideoSample) -> VideoSample:
@@ -187,7 +193,9 @@ def pick_frames(sample: VideoSample, frames: np.ndarray) -> VideoSample:
     """The clip that consists of these ``frames`` ``(T',)``, in this order."""
     moved = replace(sample, video=np.ascontiguousarray(sample.video[frames]))
     if sample.masks is not None:
-        moved.masks = replace(sample.masks, labels=sample.masks.labels[frames])
+        annotated = sample.masks.annotated
+        annotated = None if annotated is None else annotated[frames]
+        moved.masks = give_again(replace(sample.masks, labels=sample.masks.labels[frames], annotated=annotated))
     if sample.depth is not None:
         depth = sample.depth
         matrix = depth.intrinsics
@@ -196,7 +204,9 @@ def pick_frames(sample: VideoSample, frames: np.ndarray) -> VideoSample:
         moved.depth = DepthMap(depth.depth_m[frames], depth.valid[frames], matrix, pose)
     if sample.points is not None:
         moved.points = _pick_points(sample.points, frames, sample.meta.get('query_mode') == 'first')
-    return _first_frames(moved)
+    if 'frame_names' in sample.meta:
+        moved.meta = {**sample.meta, 'frame_names': [sample.meta['frame_names'][t] for t in frames]}
+    return moved
 
 
 def _pick_points(points: PointTracks, frames: np.ndarray, first: bool) -> PointTracks:
@@ -229,15 +239,6 @@ def _with_camera(sample: VideoSample, image: np.ndarray, camera: np.ndarray | No
     if sample.depth is not None and sample.depth.intrinsics is not None:
         matrix = image @ sample.depth.intrinsics
         sample.depth = replace(sample.depth, intrinsics=matrix if camera is None else matrix @ camera)
-    return sample
-
-
-def _first_frames(sample: VideoSample) -> VideoSample:
-    """Objects are given on the first frame that shows them; one that is never seen keeps its place in the list."""
-    masks = sample.masks
-    if masks is not None and masks.first_frame is not None:
-        seen = [(masks.labels == i).any(axis=(1, 2)) for i in masks.ids]
-        sample.masks = ObjectMasks(masks.labels, masks.ids, [int(frames.argmax()) for frames in seen])
     return sample
 
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from trecvit_dense.registry import TRANSFORMS
-from trecvit_dense.structures import DepthMap, PointTracks, VideoSample
+from trecvit_dense.structures import DepthMap, ObjectMasks, PointTracks, VideoSample
 
 Draws = dict[str, np.ndarray]
 _FREQUENCIES = {'low': (1, 4), 'high': (8, 16)}  # half turns per clip
@@ -67,7 +67,8 @@ class _CameraMotion:
         plan = self.plan(draws, sample.num_frames, sample.size)
         moved = replace(sample, video=self.move(sample.video, plan, cv2.INTER_LINEAR))
         if sample.masks is not None:
-            moved.masks = replace(sample.masks, labels=self.move(sample.masks.labels, plan, cv2.INTER_NEAREST))
+            labels = self.move(sample.masks.labels, plan, cv2.INTER_NEAREST)
+            moved.masks = give_again(replace(sample.masks, labels=labels))
         if sample.depth is not None:
             # A warped picture has no pinhole camera any more: intrinsics and pose would be wrong, so they go.
             depth = self.move(sample.depth.depth_m, plan, cv2.INTER_NEAREST)
@@ -101,6 +102,12 @@ def ask_again(points: PointTracks) -> PointTracks:
     query = np.concatenate([frame[:, None], points.xy_px[rows, frame]], 1).astype(points.query_txy.dtype)
     pick = [None if values is None else values[keep] for values in (points.group, points.ids)]
     return PointTracks(points.xy_px[keep], points.visible[keep], query[keep], *pick)
+
+
+def give_again(masks: ObjectMasks) -> ObjectMasks:
+    """Give each object on the first frame that shows it; one that is never seen keeps its place in the list."""
+    first = [int((masks.labels == i).any(axis=(1, 2)).argmax()) for i in masks.ids]
+    return replace(masks, first_frame=first) if masks.first_frame is not None or any(first) else masks
 
 
 @TRANSFORMS.register_module()

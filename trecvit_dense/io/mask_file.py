@@ -1,0 +1,163 @@
+"""Masks as PNG: the value of a pixel is the id of its object. Reading never goes through colours.
+
+DAVIS, YouTube-VOS, MOSE and LVOS keep palette PNGs whose *index* is the id; the colours are only for looking at. Some
+tools write grey PNGs (the grey value is the id), the DAVIS of 2016 holds 0 and 255, and a few sets spread ids over
+the three channels of a colour picture.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .atomic import atomic_path, remove
+
+VOID = 255
+MAX_ID = 255
+_LEVELS = {2: 85, 4: 17}  # what a decoder multiplies grey values of fewer than 8 bits with
+
+
+def read_mask(path: str | Path, *, binary: bool = False, rgb_ids: bool = False) -> np.ndarray:
+    """``(H, W)`` uint8 index map; 0 is background, 255 is void unless the file is binary.
+
+    Args:
+        path: Palette or grey PNG.
+        binary: Anything but black is object 1, as the 0/255 files of DAVIS 2016 want it; colour files are taken too.
+        rgb_ids: Colour files hold ``id = r + 256 g + 65536 b``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a PNG that can be read, a colour picture without ``binary`` or ``rgb_ids``, or an id over 255.
+    """
+    values = _read_values(Path(path))
+    if binary:
+        if values.ndim == 3:  # an alpha channel (the last of two or four) says nothing about objects
+            values = values[..., : 3 if values.shape[2] > 2 else 1].any(axis=2)
+        return (values != 0).astype(np.uint8)
+    if values.ndim == 3:
+        if not rgb_ids or values.shape[2] < 3:
+            raise ValueError(
+                f'{path}: a picture with {values.shape[2]} channels; wanted a palette or grey PNG whose pixel value '
+                f'is the object id (binary: any colour but black is the object; rgb: id = r + 256 g + 65536 b)'
+            )
+        values = values[..., :3].astype(np.int64) @ np.array([1, 256, 65536])
+    if values.dtype != np.uint8:
+        largest = int(values.max(initial=0))
+        if largest > MAX_ID:
+            raise ValueError(f'{path}: holds the object id {largest}; wanted ids from 1 to 254, and 255 for void')
+        values = values.astype(np.uint8)
+    return values
+
+
+def mask_header(path: str | Path) -> tuple[tuple[int, int], bool]:
+    """``(H, W)`` and whether the file is a colour picture, from its header alone.
+
+    Raises:
+        ValueError: not an image.
+    """
+    with _open(Path(path)) as image:
+        return (image.height, image.width), image.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'F')
+
+
+def write_mask(path: str | Path, labels: np.ndarray, palette: np.ndarray | None = None) -> None:
+    """Write an index map as palette PNG, as the servers of DAVIS, YouTube-VOS, MOSE and LVOS want it.
+
+    The file is complete or absent. Its index is the id; ``palette`` ``(256, 3)`` uint8 is for looking at, by default
+    that of PASCAL VOC and DAVIS.
+
+    Raises:
+        ValueError: ``labels`` is not ``(H, W)`` whole numbers from 0 to 255.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.dtype.kind not in 'bui' or 0 in labels.shape:
+        raise ValueError(f'{path}: labels are {labels.dtype} {labels.shape}; wanted an index map (H, W) of integers')
+    if labels.dtype != np.uint8 and labels.dtype.kind != 'b' and not 0 <= labels.min() <= labels.max() <= MAX_ID:
+        raise ValueError(f'{path}: ids run from {labels.min()} to {labels.max()}; a PNG holds 0 to {MAX_ID}')
+    picture = Image.fromarray(np.ascontiguousarray(labels.astype(np.uint8)))
+    picture.putpalette((voc_palette() if palette is None else np.asarray(palette, np.uint8)).tobytes())
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format='PNG')
+
+
+def voc_palette() -> np.ndarray:
+    """``(256, 3)`` uint8, the colours of PASCAL VOC and DAVIS: the bits of the index dealt out to R, G and B."""
+    index = np.arange(256)
+    colours = np.zeros((256, 3), int)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
+    return colours.astype(np.uint8)
+
+
+class MaskWriter:
+    """Context manager that writes one palette PNG per frame into a new folder; the folder appears when all went well.
+
+    Args:
+        folder: Must not exist, or be empty.
+
+    Raises:
+        FileNotFoundError: the folder above does not exist.
+        ValueError: ``folder`` exists and holds something.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
+            raise ValueError(f'{self.folder}: exists and is not empty; wanted the name of a new folder for the masks')
+        if not self.folder.absolute().parent.is_dir():
+            raise FileNotFoundError(f'{self.folder}: the folder above it does not exist; create it first')
+        self._part = self.folder.absolute().with_name(f'.{self.folder.name}.{os.getpid()}.partial')
+        self.num_frames = 0
+
+    def __enter__(self) -> MaskWriter:
+        self._part.mkdir()
+        return self
+
+    def write(self, labels: np.ndarray, name: str | None = None) -> None:
+        """Append one frame: ``(H, W)`` ids; ``name`` without suffix, by default the number of the frame."""
+        write_mask(self._part / f'{name or format(self.num_frames, "05d")}.png', labels)
+        self.num_frames += 1
+
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        try:
+            if kind is None:
+                os.replace(self._part, self.folder)
+        finally:
+            remove(self._part)
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{path}: no such mask') from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f'{path}: not an image that can be read ({" ".join(str(error).split())})') from None
+    if image.format == 'JPEG':
+        image.close()
+        raise ValueError(f'{path}: a JPEG, which does not keep ids; wanted a palette or grey PNG')
+    return image
+
+
+def _read_values(path: Path) -> np.ndarray:
+    """``(H, W)`` or ``(H, W, C)`` as stored: palette indices, grey values without scaling, or channels."""
+    with _open(path) as image:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')  # transparency given in an odd way; ids do not depend on it
+                values = np.asarray(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f'{path}: damaged ({" ".join(str(error).split())})') from None
+        if image.mode == 'L' and image.format == 'PNG':
+            values = values // _LEVELS.get(_bit_depth(path), 1)
+    return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def _bit_depth(path: Path) -> int:
+    with path.open('rb') as file:
+        header = file.read(25)
+    return header[24]
