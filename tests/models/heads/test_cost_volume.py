@@ -62,7 +62,7 @@ def test_padding_of_a_batch_changes_nothing() -> None:
     few, many = sample(num_points=2), sample(num_points=5)
     alone = model(**model.data_preprocessor(batch([few, few]), True), mode='loss')
     video, _ = model.data_preprocessor.prepare(torch.from_numpy(few.video).permute(0, 3, 1, 2)[None])
-    queries = model._queries([few, many], (1.0, 1.0), video.device)['points']
+    queries = point_queries([few, many], (1.0, 1.0), video.device)
     assert queries['valid'].sum(1).tolist() == [2, 5]
     state = model.start(1, points=dict(query_txy=queries['query_txy'][:1], valid=queries['valid'][:1]))
     outputs, _ = model.step(video, state)
