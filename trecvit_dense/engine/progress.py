@@ -15,7 +15,7 @@ from trecvit_dense.registry import HOOKS
 Item = TypeVar('Item')
 
 _WIDTH = 20
-_DETAIL = {'per_video', 'reappear', 'reset'}
+_DETAIL = {'per_video', 'occluded', 'reappear', 'reset'}
 _REDRAW_S = 0.1  # terminal
 _REPORT_S = 30.0  # anything else
 

@@ -11,7 +11,7 @@ from .functional.tapvid import THRESHOLDS_PX
 _COLUMNS = ('AJ', 'delta_avg', 'OA', *(f'delta_{threshold}' for threshold in THRESHOLDS_PX))
 _ROWS = {'': 'model', 'zero_motion': 'zero motion', 'lucas_kanade': 'Lucas-Kanade', 'reset': 'state reset'}
 _PER_VIDEO = 'per_video'
-_HIDDEN = 'reappear'
+_HIDDEN = {'occluded': 'points that were hidden', 'reappear': 'points that were hidden and came back'}
 _DETAIL = re.compile(r'/AJ_RD_D\d+_dmin\d+$')  # 25 bins: in results.json, too many to read here
 
 
@@ -33,17 +33,17 @@ def format_table(metrics: dict[str, float]) -> str:
 def _point_groups(metrics: dict[str, float]) -> set[str]:
     """Prefixes below which a point-tracking protocol reports: those of ``delta_avg`` of the model over all points."""
     heads = {key.rpartition('/')[0] for key in metrics if key.endswith('/delta_avg')}
-    inner = (*_ROWS, _HIDDEN)
+    inner = (*_ROWS, *_HIDDEN)
     return {head for head in heads if head.rpartition('/')[2] not in inner and f'/{_PER_VIDEO}/' not in head}
 
 
 def _point_block(group: str, metrics: dict[str, float]) -> str:
     values = {key[len(group) + 1 :]: value for key, value in metrics.items() if key.startswith(f'{group}/')}
     lines = [_title(group, values), *_method_rows(values, '')]
-    if f'{_HIDDEN}/AJ' in values:
-        lines += ['', f'points that were hidden and came back ({_count(values, f"{_HIDDEN}/num_points")})']
-        lines += _method_rows(values, f'{_HIDDEN}/')
-        lines += _worth_of_memory(values)
+    for subset, title in _HIDDEN.items():
+        if f'{subset}/AJ' in values:
+            lines += ['', f'{title} ({_count(values, f"{subset}/num_points")})', *_method_rows(values, f'{subset}/')]
+            lines += _worth_of_memory(values, subset)
     lines += _video_rows(values)
     return '\n'.join(lines)
 
@@ -67,8 +67,8 @@ def _method_rows(values: dict[str, float], subset: str) -> list[str]:
     return _grid(rows)
 
 
-def _worth_of_memory(values: dict[str, float]) -> list[str]:
-    kept, cleared = values[f'{_HIDDEN}/AJ'], values.get(f'reset/{_HIDDEN}/AJ')
+def _worth_of_memory(values: dict[str, float], subset: str) -> list[str]:
+    kept, cleared = values[f'{subset}/AJ'], values.get(f'reset/{subset}/AJ')
     if cleared is None:
         return []
     return [f'clearing the state before every frame changes their AJ by {cleared - kept:+.3f}']

@@ -3,7 +3,8 @@
 ``tapvid/first/256/AJ`` is the model, ``tapvid/first/256/zero_motion/AJ`` a prediction that never moves, and
 ``tapvid/first/256/reset/AJ`` the model with its memory cleared before every frame (when that was predicted, too).
 ``.../lucas_kanade/AJ`` is the classic tracker, on request.
-``.../reappear/...`` counts only the points that were hidden at some time after their query and came back.
+``.../occluded/...`` counts only the points that were hidden at some time after their query, ``.../reappear/...`` those
+of them that came back.
 """
 
 from __future__ import annotations
@@ -17,10 +18,18 @@ from mmengine.evaluator import BaseMetric
 
 from ..registry import METRICS
 from ..structures import PointTracks, VideoSample
-from .functional.tapvid import THRESHOLDS_PX, check_query_mode, compute_tapvid_metrics, reappearing, zero_motion
+from .functional.tapvid import (
+    THRESHOLDS_PX,
+    check_query_mode,
+    compute_tapvid_metrics,
+    hidden_later,
+    reappearing,
+    zero_motion,
+)
 
 NAN_POLICIES = ('exclude', 'official')
 _OTHERS = ('lucas_kanade', 'reset')  # beside the model's: predictions['points_<name>']
+_SUBSETS = {'occluded': hidden_later, 'reappear': reappearing}
 _SHORT = {'average_jaccard': 'AJ', 'average_pts_within_thresh': 'delta_avg', 'occlusion_accuracy': 'OA'}
 _SHORT.update(
     {f'jaccard_{d}': f'jaccard_{d}' for d in THRESHOLDS_PX}, **{f'pts_within_{d}': f'delta_{d}' for d in THRESHOLDS_PX}
@@ -122,15 +131,15 @@ class TapVidMetric(BaseMetric):
     def _summarise(self, results: list[dict[str, Any]]) -> dict[str, float]:
         results = self._defined(results)
         metrics = dict(num_videos=len(results), num_points=sum(result['num_points'] for result in results))
-        for subset in ('all', 'reappear'):
+        for subset in ('all', *_SUBSETS):
             counted = [result for result in results if result[subset]]
-            part = '' if subset == 'all' else 'reappear/'
+            part = '' if subset == 'all' else f'{subset}/'
             for method in dict.fromkeys(name for result in counted for name in result[subset]):
                 rows = [result[subset][method] for result in counted if method in result[subset]]
                 prefix = part if method == 'model' else f'{method}/{part}'
                 metrics.update({prefix + key: value for key, value in mean_over_videos(rows).items()})
-            if subset == 'reappear' and counted:
-                metrics['reappear/num_points'] = sum(result['num_reappearing'] for result in counted)
+            if part and counted:
+                metrics[f'{part}num_points'] = sum(result['counts'][subset] for result in counted)
         if self.per_video:
             metrics.update(_per_video(results))
         return metrics
@@ -147,7 +156,7 @@ class TapVidMetric(BaseMetric):
 
 
 def score_video(sample: VideoSample, query_mode: str, resolution: int) -> dict[str, Any]:
-    """Numbers of one video: ``'all'`` and ``'reappear'`` map a method (model, zero_motion, reset) to its metrics."""
+    """Numbers of one video: ``'all'`` and each subset map a method (model, zero_motion, reset) to its metrics."""
     truth, size = sample.points, sample.size
     predictions = point_predictions(sample)
     # The benchmark's axes: query (t, y, x), flags say occluded, one leading batch axis.
@@ -160,7 +169,7 @@ def score_video(sample: VideoSample, query_mode: str, resolution: int) -> dict[s
         for name, tracks in predictions.items()
     }
     methods['zero_motion'] = (still_occluded, still_xy)
-    back = reappearing(query, occluded)
+    chosen = {subset: choose(query, occluded) for subset, choose in _SUBSETS.items()}
 
     def scores(rows: np.ndarray) -> dict[str, dict[str, float]]:
         if not rows.any():
@@ -176,9 +185,9 @@ def score_video(sample: VideoSample, query_mode: str, resolution: int) -> dict[s
         name=sample.name,
         mode=query_mode,
         num_points=len(query),
-        num_reappearing=int(back.sum()),
+        counts={subset: int(rows.sum()) for subset, rows in chosen.items()},
         all=everything,
-        reappear=scores(back),
+        **{subset: scores(rows) for subset, rows in chosen.items()},
     )
 
 

@@ -185,6 +185,12 @@ def zero_motion(query_points: np.ndarray, num_frames: int) -> tuple[np.ndarray, 
     return np.broadcast_to(xy, (*shape, 2)), np.zeros(shape, bool)
 
 
+def hidden_later(query_points: np.ndarray, gt_occluded: np.ndarray) -> np.ndarray:
+    """``(..., N)`` bool: tracks that are occluded at some frame after their query."""
+    after = np.arange(gt_occluded.shape[-1]) > np.round(query_points[..., :1])
+    return (gt_occluded & after).any(axis=-1)
+
+
 def reappearing(query_points: np.ndarray, gt_occluded: np.ndarray) -> np.ndarray:
     """``(..., N)`` bool: tracks that are occluded at some frame after their query and visible again later."""
     num_frames = gt_occluded.shape[-1]
