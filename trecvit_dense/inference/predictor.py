@@ -1,8 +1,8 @@
-"""Predictor: points in a whole video, frame by frame or at once."""
+"""Predictor: points and objects in a whole video, frame by frame or at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -12,17 +12,18 @@ from torch import nn
 
 from trecvit_dense.io import FrameSource, VideoError
 from trecvit_dense.models.heads.point_slots import add_points
-from trecvit_dense.structures import PointTracks, RecurrentState
+from trecvit_dense.structures import ObjectMasks, PointTracks, RecurrentState
 
+from . import mask_stream
 from .queries import check_queries, grid_queries
-from .runtime import FrameResult, check_frame_size, load_tracker, to_model, to_pixels
+from .runtime import FrameResult, check_frame_size, load_for_use, require_task, running, to_model, to_pixels
 
 CHUNK_FRAMES = 8
 DEFAULT_GRID = 16
 
 
 class Predictor:
-    """Follows points through videos of any size; one model, many videos.
+    """Follows points and objects through videos of any size; one model, many videos.
 
     Args:
         checkpoint: A file of ours, ``'boxed'`` (the weights that come with the package), or a model.
@@ -31,10 +32,13 @@ class Predictor:
     Example:
         >>> tracks = Predictor().points('video.mp4', grid=16)    # doctest: +SKIP
         >>> tracks.xy_px.shape                                   # (N, T, 2), pixels of the video
+        >>> masks = Predictor().masks('video.mp4', boxes=[(100, 80, 160, 150)])    # doctest: +SKIP
+        >>> masks.labels.shape                                   # (T, H, W), size of the video
     """
 
     def __init__(self, checkpoint: str | Path | nn.Module = 'boxed', *, device: str | torch.device = 'auto') -> None:
-        self.model = load_tracker(checkpoint, device)
+        self.model = load_for_use(checkpoint, device)
+        self._name = 'the model' if isinstance(checkpoint, nn.Module) else str(checkpoint)
         self.device = next(self.model.parameters()).device
 
     def points(
@@ -83,14 +87,90 @@ class Predictor:
             max_frames: Stop after so many.
 
         Raises:
-            ValueError: a query outside the frame, after the end or not a number; a frame smaller than one patch. At the
-                end of the stream: a query whose frame never came.
+            ValueError: a query outside the frame, after the end or not a number; a frame smaller than one patch; a
+                model that does not track points. At the end of the stream: a query whose frame never came.
         """
+        require_task(self.model, 'points', self._name)
         source = FrameSource.open(source)
         check_frame_size(source.size, self.model)
         query = self.make_queries(source, queries_txy, grid=grid, frame=frame, max_frames=max_frames)
         chunk = chunk or (1 if source.live else CHUNK_FRAMES)
         return self._stream(source, query, live, max(1, chunk), max_frames)
+
+    def masks(
+        self,
+        video: str | Path | np.ndarray | FrameSource,
+        masks: np.ndarray | str | Path | Mapping[int, np.ndarray | str | Path] | None = None,
+        *,
+        boxes: Sequence[Sequence[float]] | None = None,
+        points: Sequence[Sequence[float]] | None = None,
+        frame: int = 0,
+        chunk: int | None = None,
+        max_frames: int | None = None,
+    ) -> ObjectMasks:
+        """Masks of all objects, one byte a pixel and frame; for long videos see :meth:`stream_masks`.
+
+        Arguments and errors as there. Before its first frame an object is nowhere.
+        """
+        source = FrameSource.open(video)
+        if source.live and max_frames is None:
+            raise ValueError(f'{source.name} has no end; give max_frames, or use stream_masks')
+        schedule = self.make_schedule(source, masks, boxes=boxes, points=points, frame=frame, max_frames=max_frames)
+        results = self.stream_schedule(source, schedule, chunk=chunk, max_frames=max_frames)
+        labels, first = np.stack([result.masks for result in results]), mask_stream.first_frames(schedule)
+        return ObjectMasks(labels, list(first), list(first.values()))
+
+    def stream_masks(
+        self,
+        source: str | Path | int | np.ndarray | FrameSource,
+        masks: np.ndarray | str | Path | Mapping[int, np.ndarray | str | Path] | None = None,
+        *,
+        boxes: Sequence[Sequence[float]] | None = None,
+        points: Sequence[Sequence[float]] | None = None,
+        frame: int = 0,
+        chunk: int | None = None,
+        max_frames: int | None = None,
+    ) -> Iterator[FrameResult]:
+        """Yield one :class:`FrameResult` with ``masks`` per frame. Memory does not grow with the length of the video.
+
+        Args:
+            source: Anything that :meth:`FrameSource.open` takes.
+            masks: Objects on frame ``frame``: an index map ``(H, W)`` (0 background, 255 void), a bool mask (object 1)
+                or the name of a PNG. ``{frame: one of these}``: objects that come on several frames; an object that is
+                given again is corrected there.
+            boxes: ``(N, 4)`` left, top, right, bottom on frame ``frame``, numbered behind the masks.
+            points: ``(N, 2)`` x, y, one object each, numbered behind the boxes.
+            frame: Of boxes and points, and of masks that name none.
+            chunk: Frames per step of the model, 8 by default (1 for a camera): speed and delay, not results.
+            max_frames: Stop after so many.
+
+        Raises:
+            ValueError: no object, one that does not fit the frame, a frame after the end, a frame smaller than one
+                patch, a model that segments nothing. At the end of the stream: an object whose frame never came.
+        """
+        source = FrameSource.open(source)
+        schedule = self.make_schedule(source, masks, boxes=boxes, points=points, frame=frame, max_frames=max_frames)
+        return self.stream_schedule(source, schedule, chunk=chunk, max_frames=max_frames)
+
+    def make_schedule(
+        self, source: FrameSource, masks: object = None, *, max_frames: int | None = None, **more: object
+    ) -> mask_stream.Schedule:
+        """What is given on which frame, checked, as :meth:`stream_masks` makes it from the same arguments."""
+        require_task(self.model, 'masks', self._name)
+        check_frame_size(source.size, self.model)
+        return mask_stream.make_schedule(source.size, _known_frames(source, max_frames), masks, **more)
+
+    def stream_schedule(
+        self,
+        source: FrameSource,
+        schedule: mask_stream.Schedule,
+        *,
+        chunk: int | None = None,
+        max_frames: int | None = None,
+    ) -> Iterator[FrameResult]:
+        """:meth:`stream_masks` for what :meth:`make_schedule` has made."""
+        chunk = chunk or (1 if source.live else CHUNK_FRAMES)
+        return mask_stream.stream(self.model, source, schedule, chunk=max(1, chunk), max_frames=max_frames)
 
     @staticmethod
     def make_queries(
@@ -104,12 +184,10 @@ class Predictor:
         """``(N, 3)`` checked queries, as :meth:`stream_points` makes them from the same arguments."""
         if queries_txy is not None and grid is not None:
             raise ValueError('both queries_txy and grid are given; wanted one of them')
-        if max_frames is not None and max_frames < 1:
-            raise ValueError(f'max_frames is {max_frames}; wanted 1 or more')
+        known = _known_frames(source, max_frames)
         if queries_txy is None:
             queries_txy = grid_queries(DEFAULT_GRID if grid is None else grid, source.size, frame)
-        known = [count for count in (source.num_frames, max_frames) if count is not None]
-        return check_queries(queries_txy, source.size, min(known, default=None))
+        return check_queries(queries_txy, source.size, known)
 
     def _stream(
         self, source: FrameSource, query: np.ndarray, live: bool, chunk: int, max_frames: int | None
@@ -138,11 +216,12 @@ class Predictor:
     ) -> tuple[RecurrentState, tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """Run the model over ``images``, frames ``count`` and on; live queries enter and get their slots."""
         video, scale = to_model(self.model, images)
-        if state is None:
-            state = self._start(query, scale, live)
-        if live:
-            self._enter(state, query, slots, count, scale)
-        outputs, state = self.model.step(video, state)
+        with running(self.model, ['points']):
+            if state is None:
+                state = self._start(query, scale, live)
+            if live:
+                self._enter(state, query, slots, count, scale)
+            outputs, state = self.model.step(video, state)
         return state, to_pixels(outputs['points'], scale)
 
     @staticmethod
@@ -196,3 +275,10 @@ class Predictor:
             index = int(query[:, 0].argmax())
             late = f'query {index} asks for frame {query[index, 0]:.0f}'
             raise ValueError(f'{late}; the video ended after {count} frames')
+
+
+def _known_frames(source: FrameSource, max_frames: int | None) -> int | None:
+    """Frames that will come, None when that is not known."""
+    if max_frames is not None and max_frames < 1:
+        raise ValueError(f'max_frames is {max_frames}; wanted 1 or more')
+    return min((count for count in (source.num_frames, max_frames) if count is not None), default=None)
