@@ -8,6 +8,7 @@ the three channels of a colour picture.
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -98,15 +99,19 @@ class MaskWriter:
 
     Args:
         folder: Must not exist, or be empty.
+        replace: It may also hold masks of an earlier run (numbered PNGs and nothing else), which are replaced.
 
     Raises:
         FileNotFoundError: the folder above does not exist.
         ValueError: ``folder`` exists and holds something.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, replace: bool = False) -> None:
         self.folder = Path(folder)
-        if self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        if replace and all(re.fullmatch(r'\d+\.png', name) for name in names):
+            names = []
+        if self.folder.is_file() or names:
             raise ValueError(f'{self.folder}: exists and is not empty; wanted the name of a new folder for the masks')
         if not self.folder.absolute().parent.is_dir():
             raise FileNotFoundError(f'{self.folder}: the folder above it does not exist; create it first')
@@ -125,6 +130,7 @@ class MaskWriter:
     def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
         try:
             if kind is None:
+                remove(self.folder)
                 os.replace(self._part, self.folder)
         finally:
             remove(self._part)
