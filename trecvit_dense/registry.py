@@ -68,13 +68,24 @@ class Registry(MMEngineRegistry):
             )
         if not inspect.isclass(cls) or not cls.__module__.startswith(SCOPE):
             return
-        parameters = inspect.signature(cls.__init__).parameters
-        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            return
-        known = [name for name in parameters if name != 'self']
-        for key in cfg:
+        known = _arguments(cls)
+        for key in cfg if known is not None else ():
             if key not in known and key not in ('type', '_scope_'):
                 raise TypeError(f"{kind} has no argument '{key}'{nearest(key, known)}")
+
+
+def _arguments(cls: type) -> list[str] | None:
+    """Names that the constructor takes, those of our bases included where it passes ``**options`` on; None: any."""
+    known: list[str] = []
+    for base in cls.__mro__:
+        if not base.__module__.startswith(SCOPE):
+            break
+        if '__init__' in vars(base):
+            parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+            known += [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                return known
+    return None
 
 
 def _child(name: str) -> Registry:

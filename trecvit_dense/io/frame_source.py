@@ -153,21 +153,26 @@ class ImageFrames(FrameSource):
         if not files:
             raise VideoError(f'{name}: no images found; wanted files that end in {" ".join(IMAGE_SUFFIXES)}')
         self.num_frames = len(files)
-        self.size = _read_image(self._files[0]).shape[:2]
+        self.size = read_image(self._files[0]).shape[:2]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self.read(index) for index in range(len(self._files)))
 
     def read(self, index: int) -> np.ndarray:
         file = self._files[self._index(index)]
-        image = _read_image(file)
+        image = read_image(file)
         if image.shape[:2] != self.size:
             seen, wanted = (f'{width}x{height}' for height, width in (image.shape[:2], self.size))
             raise VideoError(f'{file}: {seen} px, but the first image of the video has {wanted}; all must agree')
         return image
 
 
-def _read_image(file: Path) -> np.ndarray:
+def read_image(file: Path) -> np.ndarray:
+    """``(H, W, 3)`` uint8 RGB of one file.
+
+    Raises:
+        VideoError: it cannot be decoded.
+    """
     import cv2
 
     data = np.fromfile(file, dtype=np.uint8)  # cv2.imread cannot tell a missing file from a broken one

@@ -1,0 +1,305 @@
+"""What every data set of videos with object masks shares: reading, clips for training, and the sample.
+
+An adapter only says where the frames and masks of each video lie (:class:`MaskSequence`). To evaluate, an item is a
+whole video; to train, a clip of it that a generator draws from ``(seed, draw, index)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, get_worker_info
+
+from ..io.frame_source import read_image
+from ..io.mask_file import mask_header, read_mask
+from ..registry import TRANSFORMS
+from ..structures import ObjectMasks, VideoSample
+from .transforms.objects import SelectObjects, first_frames, keep_objects, labels_at
+
+MASK_FORMATS = ('index', 'binary', 'rgb')
+_TRIES = 20
+
+
+@dataclass
+class MaskSequence:
+    """Where one video lies.
+
+    Args:
+        name: Identity in reports and results.
+        frames: Image files, in order.
+        masks: One for each frame, or None for a frame that has no annotation.
+        mask_format: ``'index'``: the pixel value is the id; ``'binary'``: anything but black is object 1; ``'rgb'``:
+            ``id = r + 256 g + 65536 b``.
+        prompts_only: The masks introduce objects and are no truth to compare with.
+        first_only: Objects that the first frame does not show are ignored (the rule of DAVIS).
+        meta: What else the adapter knows.
+    """
+
+    name: str
+    frames: list[Path]
+    masks: list[Path | None]
+    mask_format: str = 'index'
+    prompts_only: bool = False
+    first_only: bool = False
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def annotated(self) -> np.ndarray:
+        """``(T,)`` bool, frames that have a mask."""
+        return np.array([mask is not None for mask in self.masks])
+
+    def mask_name(self, t: int) -> str:
+        """What messages call the mask of frame ``t``."""
+        return str(self.masks[t])
+
+    def mask(self, t: int) -> np.ndarray:
+        """``(H, W)`` uint8 labels of frame ``t``, which has some."""
+        return read_mask(self.masks[t], binary=self.mask_format == 'binary', rgb_ids=self.mask_format == 'rgb')
+
+    def labels(self, frames: Sequence[int]) -> np.ndarray:
+        """``(T', H, W)`` uint8; 0 where a frame has no annotation.
+
+        Raises:
+            ValueError: masks of different sizes; the file is named.
+        """
+        known = np.flatnonzero(self.annotated[list(frames)])
+        read = {int(k): self.mask(frames[k]) for k in known}
+        shape = read[int(known[0])].shape if len(known) else (1, 1)
+        stacked = np.zeros((len(frames), *shape), np.uint8)
+        for k, labels in read.items():
+            if labels.shape != shape:
+                raise ValueError(_sizes(self.mask_name(frames[k]), labels.shape, 'the other masks of the video', shape))
+            stacked[k] = labels
+        return stacked
+
+    def video(self, frames: Sequence[int], max_side: int | None = None) -> tuple[np.ndarray, tuple[int, int]]:
+        """``(T', H, W, 3)`` uint8 RGB, reduced until no side exceeds ``max_side``, and the size before that."""
+        original, stacked = None, None
+        for k, t in enumerate(frames):
+            image = read_image(self.frames[t])
+            if original not in (None, image.shape[:2]):
+                raise ValueError(_sizes(self.frames[t], image.shape[:2], 'the other frames of the video', original))
+            original = image.shape[:2]
+            image = _reduce(image, max_side)
+            stacked = np.empty((len(frames), *image.shape), np.uint8) if stacked is None else stacked
+            stacked[k] = image
+        return stacked, (int(original[0]), int(original[1]))
+
+    def check(self) -> None:
+        """See from the headers alone whether frames and masks fit together.
+
+        Raises:
+            ValueError: sizes differ, a colour picture where ids are wanted; the file is named.
+        """
+        frame_size = mask_size = None
+        for path, mask in zip(self.frames, self.masks, strict=True):
+            size = _image_size(path)
+            if size != (frame_size := frame_size or size):
+                raise ValueError(_sizes(path, size, 'the first frame of the video', frame_size))
+            if mask is None:
+                continue
+            size, colour = mask_header(mask)
+            if colour and self.mask_format == 'index':
+                read_mask(mask)  # says what is wanted
+            if size != (mask_size := mask_size or size):
+                raise ValueError(_sizes(mask, size, 'the first mask of the video', mask_size))
+            ratio = (size[1] / size[0]) / (frame_size[1] / frame_size[0])
+            if not 0.9 < ratio < 1.1:
+                raise ValueError(_sizes(mask, size, 'the frames', frame_size) + ', another shape')
+
+
+class MaskVideoDataset(Dataset):
+    """Videos with object masks. Not used by itself: adapters pass ``sequences`` and hand the rest through.
+
+    Args:
+        sequences: Where the videos lie.
+        dataset_name: First part of metric keys.
+        max_side: Frames are reduced until no side exceeds this; masks keep their own size. None: as they are.
+        num_frames: Frames of a training clip; None yields whole videos with all their objects, for evaluation.
+        frame_stride: Training: every n-th annotated frame, or (least, greatest) to draw n from; less where a video is
+            too short. One with fewer than ``num_frames`` annotated frames is played back and forth.
+        max_objects: Training: most objects of a clip.
+        min_area: Training: share of the frame that an object must show when it is given.
+        pipeline: Transforms, configs or callables ``(sample, rng) -> sample``, applied in order; before them the masks
+            are brought to the size of the frames.
+        seed: Another seed draws other clips.
+        check: Evaluation: look at the header of every file first, so that a bad one is found before any work.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: frames and masks do not fit together, or a value is out of range; the message names the file.
+    """
+
+    def __init__(
+        self,
+        sequences: list[MaskSequence],
+        *,
+        dataset_name: str,
+        max_side: int | None = None,
+        num_frames: int | None = None,
+        frame_stride: int | tuple[int, int] = 1,
+        max_objects: int | None = None,
+        min_area: float = 0.002,
+        pipeline: Sequence[dict | Callable] | None = None,
+        seed: int = 0,
+        check: bool = True,
+    ) -> None:
+        strides = (frame_stride, frame_stride) if isinstance(frame_stride, int) else tuple(frame_stride)
+        if len(strides) != 2 or not 1 <= strides[0] <= strides[1]:
+            raise ValueError(f'frame_stride is {frame_stride}; wanted a number from 1, or (least, greatest)')
+        for name, value in dict(num_frames=num_frames, max_side=max_side, max_objects=max_objects).items():
+            if value is not None and value < 1:
+                raise ValueError(f'{name} is {value}; wanted at least 1, or none')
+        if num_frames is not None:
+            sequences = [sequence for sequence in sequences if sequence.annotated.sum() > 1]
+        if not sequences:
+            few = ' with masks on at least two frames, which training needs' if num_frames else ''
+            raise ValueError(f'{dataset_name}: no video{few}; wanted at least one')
+        if check and num_frames is None:
+            for sequence in sequences:
+                sequence.check()
+        self.sequences, self.metainfo = sequences, dict(dataset_name=dataset_name)
+        self.max_side, self.num_frames, self.strides, self.seed = max_side, num_frames, strides, seed
+        self.select = SelectObjects(max_objects, min_area=min_area)
+        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline or ()]
+
+    @property
+    def names(self) -> list[str]:
+        return [sequence.name for sequence in self.sequences]
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """``dict(inputs=(T, 3, H, W) uint8 tensor, data_samples=VideoSample)``."""
+        if get_worker_info() is not None:
+            cv2.setNumThreads(0)  # one thread per worker; more only fight each other
+        if index < 0:
+            raise IndexError(f'index is {index}; wanted 0 or more')
+        draw, place = divmod(int(index), len(self))
+        if draw and self.num_frames is None:
+            raise IndexError(f'index is {index}; there are {len(self)} videos')
+        rng = np.random.default_rng([self.seed, draw, place])
+        sample = self._whole(place, rng) if self.num_frames is None else self._clip(place, rng)
+        return mask_item(sample)
+
+    def _whole(self, index: int, rng: np.random.Generator) -> VideoSample:
+        sequence = self.sequences[index]
+        frames = range(len(sequence.frames))
+        masks = given_objects(sequence, sequence.labels(frames))
+        video, original = sequence.video(frames, self.max_side)
+        sample = self._sample(sequence, video, masks, frames, original)
+        return self._transform(sample, rng) if self.pipeline else sample
+
+    def _clip(self, index: int, rng: np.random.Generator) -> VideoSample:
+        """A clip that shows an object on its first frame; where a video has none to offer, of another video."""
+        for attempt in range(_TRIES):
+            if attempt and attempt % 4 == 0:
+                index = int(rng.integers(len(self)))
+            sequence = self.sequences[index]
+            frames = self._frames(np.flatnonzero(sequence.annotated), rng)
+            labels = sequence.labels(frames)
+            masks = ObjectMasks(labels, _ids(labels))
+            if 0 not in first_frames(masks, self.select.min_area).values():
+                continue
+            video, original = sequence.video(frames, self.max_side)
+            sample = self._transform(self._sample(sequence, video, masks, frames, original), rng)
+            sample = self.select(sample, rng)
+            if 0 in sample.masks.first_frame:
+                return sample
+        raise ValueError(
+            f'{self.sequences[index].name}: {_TRIES} clips were drawn and none shows an object on its first frame that '
+            f'covers {self.select.min_area:g} of it; wanted a smaller min_area, or weaker crops in the pipeline'
+        )
+
+    def _frames(self, usable: np.ndarray, rng: np.random.Generator) -> list[int]:
+        """Frame numbers of a clip, out of those that have a mask."""
+        if len(usable) < self.num_frames:
+            usable = np.pad(usable, (0, self.num_frames - len(usable)), mode='reflect')
+        longest = (len(usable) - 1) // max(1, self.num_frames - 1)
+        stride = min(int(rng.integers(self.strides[0], self.strides[1] + 1)), max(1, longest))
+        start = int(rng.integers(len(usable) - stride * (self.num_frames - 1)))
+        return usable[start + stride * np.arange(self.num_frames)].tolist()
+
+    def _sample(
+        self,
+        sequence: MaskSequence,
+        video: np.ndarray,
+        masks: ObjectMasks,
+        frames: Iterable[int],
+        original: tuple[int, int],
+    ) -> VideoSample:
+        names = [sequence.frames[t].stem for t in frames]
+        meta = dict(frame_names=names, original_size=original, dataset=self.metainfo['dataset_name'], **sequence.meta)
+        return VideoSample(video=video, masks=masks, name=sequence.name, meta=meta)
+
+    def _transform(self, sample: VideoSample, rng: np.random.Generator) -> VideoSample:
+        sample = replace(sample, masks=labels_at(sample.masks, sample.size))
+        for transform in self.pipeline:
+            sample = transform(sample, rng)
+        return sample
+
+
+def given_objects(sequence: MaskSequence, labels: np.ndarray) -> ObjectMasks:
+    """The objects of a whole video, each given on the first annotated frame that shows it.
+
+    Raises:
+        ValueError: there is none; the file is named.
+    """
+    annotated = sequence.annotated
+    first = first_frames(ObjectMasks(labels, _ids(labels)))
+    if sequence.first_only:
+        late, first = first, {i: frame for i, frame in first.items() if frame == int(annotated.argmax())}
+    if not first:
+        file = sequence.mask_name(int(annotated.argmax()))
+        if sequence.first_only and late:
+            raise ValueError(
+                f'{file}: holds no object, and the protocol gives objects on the first frame; '
+                f'late_objects=True takes those that appear later'
+            )
+        raise ValueError(f'{file}: holds no object, nor does a later mask of {sequence.name}; wanted ids from 1 to 254')
+    known = np.zeros_like(annotated) if sequence.prompts_only else annotated
+    masks = ObjectMasks(labels, list(first), annotated=None if known.all() else known)
+    return keep_objects(masks, first)
+
+
+def mask_item(sample: VideoSample) -> dict[str, Any]:
+    """The item of one sample; ``inputs`` shares the memory of ``sample.video``, of which a long clip has little."""
+    return dict(inputs=torch.from_numpy(np.ascontiguousarray(sample.video)).permute(0, 3, 1, 2), data_samples=sample)
+
+
+def _ids(labels: np.ndarray) -> list[int]:
+    present = np.bincount(labels.ravel(), minlength=256) > 0
+    return [int(i) for i in np.flatnonzero(present[1:255]) + 1]
+
+
+def _reduce(image: np.ndarray, max_side: int | None) -> np.ndarray:
+    height, width = image.shape[:2]
+    if max_side is None or max(height, width) <= max_side:
+        return image
+    factor = max_side / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    """``(H, W)`` from the header; that of an upright photograph for a phone that was held sideways."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) > 4
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{path}: missing; it is a frame of the video') from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f'{path}: not an image that can be read ({" ".join(str(error).split())})') from None
+
+
+def _sizes(name: Path | str, seen: tuple[int, int], others: str, wanted: tuple[int, int]) -> str:
+    return f'{name}: {seen[1]}x{seen[0]} px, not {wanted[1]}x{wanted[0]} as {others}'
