@@ -1,4 +1,4 @@
-"""Peak memory of the demo is the same on 100 and on 1000 frames."""
+"""Peak memory of the demo is the same on short and on long videos: points, and objects."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.inference.tiny import tiny_config, tiny_model
+from tests.inference.tiny import square_mask, tiny_config, tiny_model
 from tests.io.videos import make_video
 from trecvit_dense.checkpoints.io import save_model
+from trecvit_dense.io import write_mask
 
 # VmHWM, not ru_maxrss: that one starts with the peak of the process that called fork.
 PROGRAM = """
@@ -50,3 +51,19 @@ def test_peak_memory_does_not_grow(tmp_path: Path) -> None:
         with np.load(out.with_suffix('.npz')) as saved:
             assert saved['tracks'].shape == (64, num_frames, 2)
     assert peaks[1000] <= 1.02 * peaks[100], peaks
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='peak memory is read from /proc')
+def test_peak_memory_of_segmentation_does_not_grow(tmp_path: Path) -> None:
+    checkpoint = tmp_path / 'tiny.safetensors'
+    save_model(tiny_model('masks'), tiny_config('masks'), checkpoint, {})
+    write_mask(tmp_path / 'first.png', square_mask((96, 128), (20, 30), 40))
+    peaks = {}
+    for num_frames in (60, 300):
+        video, out = tmp_path / f'{num_frames}.mp4', tmp_path / f'out{num_frames}.mp4'
+        make_video(video, num_frames, size=(96, 128))
+        words = ['--mask', str(tmp_path / 'first.png'), '--box', '5,5,25,25', '--out', str(out), '--device', 'cpu']
+        peaks[num_frames] = peak_kilobytes(['segment', str(video), '--checkpoint', str(checkpoint), *words])
+        assert len(list(out.with_suffix('').iterdir())) == num_frames
+    assert peaks[300] <= 1.02 * peaks[60], peaks

@@ -1,4 +1,4 @@
-"""Objects in a live session: any frame, corrected, retired, beside points; what is wrong is one line and costs nothing."""
+"""Objects in a live session: any frame, corrected, retired, beside points; a mistake is one line and costs nothing."""
 
 from __future__ import annotations
 
