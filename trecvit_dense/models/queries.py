@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trecvit_dense.models.layers.mask_matching import cover
 from trecvit_dense.structures import ObjectMasks, VideoSample
 
 
@@ -78,3 +79,28 @@ def object_queries(
         0, dict(masks=torch.zeros(len(samples), count, *input_size), rows=torch.zeros(len(samples), count) > 0)
     )
     return {frame: {key: part.to(device) for key, part in found[frame].items()} for frame in sorted(found)}
+
+
+def object_targets(
+    samples: list[VideoSample], scale: tuple[float, float], input_size: tuple[int, int], stride: int
+) -> tuple[Tensor, Tensor]:
+    """Truth of a batch for training.
+
+    Returns:
+        ``(B, T, K, h, w)`` share of each cell that the object covers, and ``(B, T, h, w)`` bool, cells that have truth:
+        inside the frame, not void, on an annotated frame.
+    """
+    count, time = max(len(sample.masks.ids) for sample in samples), samples[0].num_frames
+    shares, known = [], []
+    for sample in samples:
+        labels = torch.from_numpy(sample.masks.labels)  # (T, H, W)
+        ids = torch.tensor([*sample.masks.ids, *[-1] * (count - len(sample.masks.ids))])  # padding matches nothing
+        masks = (labels[:, None] == ids.view(-1, 1, 1)).float()
+        there = (labels != 255).float()[:, None]
+        if sample.masks.annotated is not None:
+            there = there * torch.from_numpy(sample.masks.annotated).view(-1, 1, 1, 1)
+        both = fit_masks(torch.cat([masks, there], 1).flatten(0, 1), sample.size, scale, input_size)
+        both = cover(both, stride).unflatten(0, (time, count + 1))
+        shares.append(both[:, :-1])
+        known.append(both[:, -1] > 0.999)
+    return torch.stack(shares), torch.stack(known)

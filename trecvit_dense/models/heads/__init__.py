@@ -4,6 +4,16 @@ from .base import Head, MaskOutput, PointOutput
 from .classification import ClassificationHead
 from .cost_volume import CostVolumePointHead
 from .mask_slots import MaskHead
+from .object_tokens import ObjectTokenHead
 from .tapnext import TAPNextHead
 
-__all__ = ['ClassificationHead', 'CostVolumePointHead', 'Head', 'MaskHead', 'MaskOutput', 'PointOutput', 'TAPNextHead']
+__all__ = [
+    'ClassificationHead',
+    'CostVolumePointHead',
+    'Head',
+    'MaskHead',
+    'MaskOutput',
+    'ObjectTokenHead',
+    'PointOutput',
+    'TAPNextHead',
+]

@@ -15,24 +15,17 @@ A mask that is given to an object again corrects it: what the head gathered from
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from trecvit_dense.models.heads.base import Head, MaskOutput
 from trecvit_dense.models.heads.point_slots import CapacityError
+from trecvit_dense.models.layers.mask_matching import cover
 from trecvit_dense.structures import Features, RecurrentState
 
 
 def cells_of(size: tuple[int, int], stride: int) -> tuple[int, int]:
     """``(h, w)`` cells that cover a model input of ``(H, W)`` pixels."""
     return -(-size[0] // stride), -(-size[1] // stride)
-
-
-def cover(masks: Tensor, stride: int) -> Tensor:
-    """``(..., H, W)`` masks in [0, 1] to the share of every cell that they cover, ``(..., h, w)``."""
-    flat = masks.float().flatten(0, -3)[:, None]
-    pooled = F.avg_pool2d(flat, stride, ceil_mode=True, count_include_pad=False)
-    return pooled[:, 0].view(*masks.shape[:-2], *pooled.shape[-2:])
 
 
 def begin_objects(batch_size: int, capacity: int, device: torch.device | str) -> RecurrentState:

@@ -1,0 +1,289 @@
+"""ObjectTokenHead: video object segmentation with object tokens, matching and a small target model; state for memory.
+
+Every object is a few read-only tokens beside the patches, made from features that its mask covers, and a dense memory
+that only the head reads, all of constant size:
+
+- the frame on which its mask was given (features and mask), compared with every new frame, everywhere;
+- the last frame (features and predicted mask), compared nearby;
+- a linear classifier, fitted in closed form to sums over all past frames (:class:`TargetModel`).
+
+Comparing with the first frame everywhere and with the last one nearby is the scheme of FEELVOS (arXiv 1902.09513).
+Affinities are computed once a frame and shared by all objects; what an object adds is a matrix product with its mask
+and a small decoder. Objects compete at the end: soft aggregation over objects and background.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trecvit_dense.models.heads.base import MaskOutput
+from trecvit_dense.models.heads.mask_decoder import MaskDecoder
+from trecvit_dense.models.heads.mask_slots import MaskHead, cells_of, soft_aggregate
+from trecvit_dense.models.heads.target_model import TargetModel
+from trecvit_dense.models.layers.feature_pyramid import FeaturePyramid
+from trecvit_dense.models.layers.mask_matching import merge_cells, nearby, read_masks, split_cells
+from trecvit_dense.models.queries import object_targets
+from trecvit_dense.registry import MODELS
+from trecvit_dense.structures import Features, PromptGroup, RecurrentState
+
+GROUP = 'objects'
+FINE = 2  # stride of the output and of the features that sharpen it
+COARSE = 4  # stride of the pixel decoder
+MATCH = 8  # stride of the affinities
+
+
+@MODELS.register_module()
+class ObjectTokenHead(MaskHead):
+    """Semi-supervised video object segmentation, all objects in one pass.
+
+    Args:
+        backbone_channels, backbone_strides: Of each feature level (given by the perceiver).
+        channels: Width of the matching features.
+        fine_channels: Width of the features at stride 2.
+        hidden_dim: Width of the decoder at stride 4.
+        target_dim: Width of the target model's features.
+        num_tokens: Tokens of one object.
+        attention: ``'read_only'``: objects do not disturb each other or other heads. ``'full'``: patches see them.
+        use_prompts: Objects pass the backbone as tokens. False: the head works on backbones that take none.
+        window: How far the last frame is compared, in cells of 8 pixels.
+        max_objects: Slots of a live session.
+        loss_weights: ``ce``, ``dice``, ``match``, ``target``.
+    """
+
+    def __init__(
+        self,
+        backbone_channels: tuple[int, ...],
+        backbone_strides: tuple[tuple[float, float], ...],
+        *,
+        channels: int = 48,
+        fine_channels: int = 16,
+        hidden_dim: int = 32,
+        target_dim: int = 48,
+        num_tokens: int = 2,
+        attention: str = 'read_only',
+        use_prompts: bool = True,
+        window: int = 6,
+        max_objects: int = 20,
+        loss_weights: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__(backbone_channels, backbone_strides, stride=FINE, max_objects=max_objects)
+        self.requires_prompts = use_prompts
+        self.attention, self.num_tokens, self.window = attention, num_tokens, window
+        self.pyramid = FeaturePyramid(self.backbone_channels, self.backbone_strides, channels, COARSE, 2)
+        self.fine = FeaturePyramid(self.backbone_channels, self.backbone_strides, fine_channels, FINE, 1)
+        width = self.backbone_channels[-1]
+        self.identity = nn.Parameter(torch.randn(num_tokens, width) * 0.02)
+        self.make_tokens = nn.Linear(2 * width, num_tokens * width)
+        self.read_tokens = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, channels))
+        self.target = TargetModel(target_dim)
+        self.target_features = nn.Conv2d(channels + fine_channels, target_dim - 1, 1)
+        self.temperature = nn.Parameter(torch.tensor([2.7, 2.7]))  # log; of the given and of the last frame
+        self.decoder = MaskDecoder(channels, fine_channels, cues=11 + num_tokens, hidden_dim=hidden_dim)
+        self.loss_weights = dict(ce=1.0, dice=1.0, match=0.3, target=0.3) | (loss_weights or {})
+
+    # ---------------------------------------------------------------------------------------------------- prompts
+
+    def needs_first_frame(self, state: RecurrentState) -> bool:
+        return self.requires_prompts and bool(state['pending'].any())
+
+    def prompts(self, state: RecurrentState, num_frames: int, input_size: tuple[int, int]) -> list[PromptGroup]:
+        batch, capacity = state['active'].shape
+        if not self.requires_prompts or not capacity:
+            return []
+        width = self.backbone_channels[-1]
+        tokens = state.get('tokens')
+        if tokens is None:
+            tokens = torch.zeros(batch, capacity, self.num_tokens, width, device=state['active'].device)
+        active = (state['active'] & ~state['pending']).repeat_interleave(self.num_tokens, 1)  # (B, K * M)
+        active = active[:, None].expand(-1, num_frames, -1)
+        reset = torch.zeros_like(active)
+        if 'fresh' in state:
+            reset = reset.clone()
+            reset[:, 0] = state['fresh'].repeat_interleave(self.num_tokens, 1)
+        tokens = tokens.flatten(1, 2)[:, None].expand(-1, num_frames, -1, -1)
+        return [PromptGroup(GROUP, tokens, self.attention, self.num_tokens, active, reset & active)]
+
+    def after_first_frame(
+        self, features: Features, state: RecurrentState, input_size: tuple[int, int]
+    ) -> RecurrentState:
+        state = self.advance(state, 1)
+        level, pending = features.levels[-1], state['pending']
+        state['tokens'] = self._tokens(level.maps()[:, 0], state['given'], pending, state.get('tokens'))
+        state.update(fresh=pending, pending=torch.zeros_like(pending))
+        return state
+
+    def _tokens(self, maps: Tensor, masks: Tensor, rows: Tensor, old: Tensor | None) -> Tensor:
+        """Tokens ``(B, K, M, C)`` from what the ``masks (B, K, h, w)`` cover of ``maps (B, h', w', C)``."""
+        share = F.adaptive_avg_pool2d(masks, maps.shape[1:3]).flatten(2)  # (B, K, N)
+        pooled = [
+            (part / part.sum(-1, keepdim=True).clamp(min=1e-3)) @ maps.flatten(1, 2) for part in (share, 1 - share)
+        ]
+        tokens = self.make_tokens(torch.cat(pooled, -1)).unflatten(-1, (self.num_tokens, -1)) + self.identity
+        return tokens.float() if old is None else torch.where(rows[..., None, None], tokens.float(), old)
+
+    # ---------------------------------------------------------------------------------------------------- a frame
+
+    def prepare(self, features: Features, input_size: tuple[int, int]) -> list[dict[str, Tensor]]:
+        coarse, match = self.pyramid(features)
+        fine = self.fine(features)[0]
+        pixels = torch.cat([coarse, F.avg_pool2d(fine.flatten(0, 1), 2).unflatten(0, fine.shape[:2])], 2).flatten(0, 1)
+        target = F.normalize(F.relu(self.target_features(pixels)).float(), dim=1, eps=1e-4)
+        target = torch.cat([target, torch.full_like(target[:, :1], 0.5)], 1).flatten(2).transpose(1, 2)  # (B*T, N, D)
+        shared = dict(self.decoder.shared(pixels, fine.flatten(0, 1)), target=target, pixels=pixels)
+        parts = {key: part.unflatten(0, fine.shape[:2]).unbind(1) for key, part in shared.items()}
+        parts.update(match=match.unbind(1), patches=features.levels[-1].maps().unbind(1))
+        if GROUP in features.prompts:
+            parts['tokens'] = features.prompts[GROUP].unbind(1)
+        self._size = cells_of(input_size, FINE)
+        return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
+
+    def decode(
+        self, frame: dict[str, Tensor], memory: RecurrentState, tracked: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self._allocate(frame, memory)
+        given, given_mass = self._match_given(frame, memory)
+        last, last_mass = self._match_last(frame, memory)
+        score = self.target(frame['target'], self.target.fit(memory['given_sums'], memory['sums']))
+        size = memory['last'].shape[-2:]
+        score = score.unflatten(-1, size).clamp(-4, 4)
+        maps = torch.stack([given, last, memory['last'], score, *self._read_tokens(frame, memory)], 2)
+        mass = torch.cat([given_mass, last_mass], 2)  # (B, K, 4, h8, w8)
+        logits = self.decoder(frame, maps, mass, tracked)
+        probabilities = soft_aggregate(logits.float().sigmoid(), tracked)
+        extras = dict(given=given, last=last, score=score, tracked=tracked) if self.training else {}
+        return self._fit_size(probabilities), extras
+
+    def _allocate(self, frame: dict[str, Tensor], memory: RecurrentState) -> None:
+        if 'last' in memory:
+            return
+        batch, capacity = memory['active'].shape
+        _, width, height8, width8 = frame['match'].shape
+        height4, width4 = frame['pixels'].shape[-2:]
+        dim, device = self.target.channels, frame['match'].device
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(batch, *shape, device=device)
+
+        memory.update(
+            last=zeros(capacity, height4, width4),
+            last_keys=zeros(width, height8, width8),
+            given_keys=zeros(capacity, width, height8, width8),
+            given_masks=zeros(capacity, height4, width4),
+            given_on=torch.zeros(batch, capacity, dtype=torch.int64, device=device),
+            given_sums=zeros(capacity, dim, dim + 1),
+            sums=zeros(capacity, dim, dim + 1),
+            fresh=torch.zeros(batch, capacity, dtype=torch.bool, device=device),
+        )
+        if self.requires_prompts:
+            memory.setdefault('tokens', zeros(capacity, self.num_tokens, self.backbone_channels[-1]))
+
+    def _match_given(self, frame: dict[str, Tensor], memory: RecurrentState) -> tuple[Tensor, Tensor]:
+        """Masks read from the frames on which they were given; objects given together share one comparison."""
+        scale = self.temperature[0].exp()
+        values = split_cells(memory['given_masks'])  # (B, K, N, 4)
+        rows = F.one_hot(memory['given_on'], values.shape[1]).bool() & memory['active'][..., None]  # (B, K, R)
+        masks = torch.zeros_like(memory['given_masks'])
+        mass = masks.new_zeros(*values.shape[:2], 2, *frame['match'].shape[-2:])
+        for slot in rows.any(1).any(0).nonzero().flatten().tolist():
+            found, weight = read_masks(frame['match'], memory['given_keys'][:, slot], values, scale)
+            chosen = rows[:, :, slot, None, None]
+            masks = torch.where(chosen, merge_cells(found, frame['match'].shape[-2:]), masks)
+            mass = torch.where(chosen[..., None], weight, mass)
+        return masks, mass
+
+    def _match_last(self, frame: dict[str, Tensor], memory: RecurrentState) -> tuple[Tensor, Tensor]:
+        size = frame['match'].shape[-2:]
+        around = nearby(size, self.window, frame['match'].device)
+        values, scale = split_cells(memory['last']), self.temperature[1].exp()
+        found, mass = read_masks(frame['match'], memory['last_keys'], values, scale, allowed=around)
+        return merge_cells(found, size), mass
+
+    def _read_tokens(self, frame: dict[str, Tensor], memory: RecurrentState) -> tuple[Tensor, ...]:
+        """Agreement of every pixel with each token of each object: M maps ``(B, K, h, w)``."""
+        batch, capacity = memory['active'].shape
+        tokens = frame['tokens'] if 'tokens' in frame else memory.get('tokens')
+        if tokens is None:
+            tokens = torch.zeros(batch, capacity, self.num_tokens, self.backbone_channels[-1])
+        tokens = self.read_tokens(tokens.reshape(batch, capacity * self.num_tokens, -1))  # (B, K*M, C)
+        embedding = frame['embedding']  # (B, C, h, w)
+        scores = (tokens @ embedding.flatten(2)) / embedding.shape[1] ** 0.5
+        return scores.view(batch, capacity, self.num_tokens, *embedding.shape[-2:]).unbind(2)
+
+    def _fit_size(self, probabilities: Tensor) -> Tensor:
+        """To the cells of the input, when its last rows or columns do not fill a patch."""
+        (height, width), (wanted_h, wanted_w) = probabilities.shape[-2:], self._size
+        if (height, width) == (wanted_h, wanted_w):
+            return probabilities
+        return F.pad(probabilities, (0, wanted_w - width, 0, wanted_h - height), mode='replicate')
+
+    # ----------------------------------------------------------------------------------------------------- memory
+
+    def remember(
+        self, frame: dict[str, Tensor], memory: RecurrentState, probabilities: Tensor, pending: Tensor
+    ) -> None:
+        height4, width4 = frame['pixels'].shape[-2:]
+        masks = probabilities[:, 1:, : 2 * height4, : 2 * width4].detach()
+        masks = F.avg_pool2d(masks, 2)  # (B, K, h4, w4)
+        sums = self.target.sums(frame['target'], masks.flatten(2))
+        memory.update(last=masks, last_keys=frame['match'], sums=self.target.gather(memory['sums'], sums))
+        memory['fresh'] = pending
+        if not pending.any():
+            return
+        rows = pending[..., None, None]
+        for key in ('sums', 'given_sums'):
+            memory[key] = torch.where(rows, sums, memory[key])
+        memory['given_masks'] = torch.where(rows, masks, memory['given_masks'])
+        self._keep_keys(frame['match'], memory, pending)
+        if self.requires_prompts:
+            memory['tokens'] = self._tokens(frame['patches'], masks, pending, memory['tokens'])
+
+    def _keep_keys(self, keys: Tensor, memory: RecurrentState, pending: Tensor) -> None:
+        """Store ``keys (B, C, h, w)`` in the first entry that no other object refers to."""
+        capacity = pending.shape[1]
+        others = memory['active'] & ~pending
+        used = (F.one_hot(memory['given_on'], capacity).bool() & others[..., None]).any(1)  # (B, R)
+        entry = (~used).float().argmax(1)  # (B,)
+        memory['given_on'] = torch.where(pending, entry[:, None], memory['given_on'])
+        write = F.one_hot(entry, capacity).bool() & pending.any(1, keepdim=True)
+        memory['given_keys'] = torch.where(write[..., None, None, None], keys[:, None], memory['given_keys'])
+
+    def forget(self, state: RecurrentState) -> RecurrentState:
+        """Keep the given frame of each object; what later frames added is gone."""
+        if 'last' not in state:
+            return state
+        state = RecurrentState(state)
+        state['last'] = state['given_masks'].clone()
+        newest = state['given_on'].amax(1)
+        state['last_keys'] = state['given_keys'][torch.arange(len(newest)), newest]
+        state['sums'] = state['given_sums'].clone()
+        return state
+
+    # ------------------------------------------------------------------------------------------------------- loss
+
+    def loss(self, output: MaskOutput, samples: list, scale: tuple[float, float]) -> dict[str, Tensor]:
+        """Final masks (cross-entropy, Dice) and, at stride 4, what was matched and the target model's score."""
+        cells, extras, weight = output.probabilities, output.extras, self.loss_weights
+        input_size = tuple(n * FINE for n in cells.shape[-2:])
+        shares, known = (part.to(cells.device) for part in object_targets(samples, scale, input_size, FINE))
+        counted = output.active & ~output.given  # (B, T, K)
+        objects = shares * output.active[..., None, None]
+        target = torch.cat([1 - objects.sum(2, keepdim=True).clamp(max=1), objects], 2)  # (B, T, K + 1, h, w)
+        pixels = known & counted.any(2)[..., None, None]
+        ce = -(target * cells.clamp(min=1e-6).log()).sum(2)
+        dice = 1 - (2 * (cells[:, :, 1:] * shares).sum((-1, -2)) + 1) / ((cells[:, :, 1:] + shares).sum((-1, -2)) + 1)
+        coarse = F.avg_pool2d(shares.flatten(0, 2)[:, None], 2)[:, 0].view_as(extras['given'])
+        inner = extras['tracked'][..., None, None].expand_as(coarse)
+
+        def binary(p: Tensor) -> Tensor:
+            return F.binary_cross_entropy(p.clamp(1e-4, 1 - 1e-4), coarse, reduction='none')
+
+        match = binary(extras['given']) + binary(extras['last'])
+        score = F.binary_cross_entropy_with_logits(3 * extras['score'], coarse, reduction='none')
+        return dict(
+            loss_ce=weight['ce'] * (ce * pixels).sum() / pixels.sum().clamp(min=1),
+            loss_dice=weight['dice'] * (dice * counted).sum() / counted.sum().clamp(min=1),
+            loss_match=weight['match'] * (match * inner).sum() / inner.sum().clamp(min=1),
+            loss_target=weight['target'] * (score * inner).sum() / inner.sum().clamp(min=1),
+        )
