@@ -37,6 +37,7 @@ setup(
         'av',
         'safetensors',
         'numpy',
+        'pillow',
         'matplotlib',
     ],
     extras_require={'test': TEST},

@@ -12,9 +12,12 @@ from torch.utils.data import Dataset, get_worker_info
 from ..registry import DATASETS, TRANSFORMS
 from ..structures import VideoSample
 from .procedural import CLASSES, ClipSpec, render_clip
+from .transforms.objects import SelectObjects
 
 SPLITS = ('train', 'val', 'test')
 QUERY_MODES = ('random', 'first')
+_TARGETS = 1  # the stream of random numbers that picks the targets
+_TRIES = 20
 
 
 @DATASETS.register_module()
@@ -43,6 +46,12 @@ class SyntheticVideoDataset(Dataset):
         reference_frames: Clips shorter than this are sampled at a lower frame rate, so that points travel as far as in
             a clip of this length (and zero motion is as bad a guess). None: the same speed per frame at any length.
         zoom: Whether the focal length may change within a clip.
+        shared_surfaces: Share of clips in which objects and background are made of the same few materials, several
+            each: looks alone do not tell them apart.
+        num_targets: Fewest and most objects that a clip asks for in segmentation; the others become background in
+            ``masks`` and stay in the picture. Only objects that show 0.2 % of the frame are asked for, at least one of
+            them on frame 0, some only later. A clip without such an object is drawn again. None:
+            ``masks`` holds every object.
         pipeline: Transforms, configs or callables ``(sample, rng) -> sample``, applied in order.
 
     Raises:
@@ -69,6 +78,8 @@ class SyntheticVideoDataset(Dataset):
         object_fraction: float = 0.6,
         reference_frames: int | None = 24,
         zoom: bool = True,
+        shared_surfaces: float = 0.0,
+        num_targets: tuple[int, int] | None = None,
         pipeline: Sequence[dict | Callable] | None = None,
     ) -> None:
         if split not in SPLITS:
@@ -93,7 +104,12 @@ class SyntheticVideoDataset(Dataset):
             raise ValueError(
                 f'num_objects is {tuple(num_objects)}; wanted (fewest, most) with 0 <= fewest <= most <= 100'
             )
-        self.length, self.seed, self.split = length, seed, split
+        if num_targets is not None and not (1 <= num_targets[0] <= num_targets[1] and num_objects[1] > 0):
+            raise ValueError(
+                f'num_targets is {tuple(num_targets)} of {tuple(num_objects)} objects; wanted (fewest, most) with '
+                f'1 <= fewest <= most, or none'
+            )
+        self.length, self.seed, self.split, self.num_targets = length, seed, split, num_targets
         self.spec = ClipSpec(
             size=tuple(size),
             num_frames=num_frames,
@@ -107,6 +123,7 @@ class SyntheticVideoDataset(Dataset):
             object_fraction=object_fraction,
             reference_frames=reference_frames,
             zoom=zoom,
+            shared_surfaces=shared_surfaces,
         )
         self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline or ()]
 
@@ -123,6 +140,22 @@ class SyntheticVideoDataset(Dataset):
     def sample(self, index: int) -> VideoSample:
         """Clip ``index``, after the pipeline."""
         rng = self.rng(index)
+        if self.num_targets is None:
+            return self._render(index, rng)
+        # Its own generator: what a clip looks like does not depend on what is asked of it.
+        choice = np.random.default_rng([*rng.bit_generator.seed_seq.entropy, _TARGETS])
+        select = SelectObjects(int(choice.integers(self.num_targets[0], self.num_targets[1] + 1)))
+        for _ in range(_TRIES):
+            sample = select(self._render(index, rng), choice)
+            if 0 in sample.masks.first_frame:
+                sample.meta['frame_names'] = [f'{t:05d}' for t in range(sample.num_frames)]
+                return sample
+        raise ValueError(
+            f'clip {index} was drawn {_TRIES} times and shows no object on its first frame; wanted more or larger '
+            f'objects: num_objects is {self.spec.num_objects}'
+        )
+
+    def _render(self, index: int, rng: np.random.Generator) -> VideoSample:
         sample = render_clip(rng, self.spec)
         sample.name = f'synthetic_{self.split}_{int(index):06d}'
         for transform in self.pipeline:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from .atomic import atomic_path, remove
+from .png import decode_index_png
 
 VOID = 255
 MAX_ID = 255
@@ -151,6 +154,14 @@ def _open(path: Path) -> Image.Image:
 
 def _read_values(path: Path) -> np.ndarray:
     """``(H, W)`` or ``(H, W, C)`` as stored: palette indices, grey values without scaling, or channels."""
+    try:
+        labels = decode_index_png(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{path}: no such mask') from None
+    except (OSError, ValueError, zlib.error, struct.error) as error:
+        raise ValueError(f'{path}: damaged ({error})') from None
+    if labels is not None:
+        return labels
     with _open(path) as image:
         try:
             with warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -13,7 +14,7 @@ from .layers import Layer
 from .motion import Camera, affine, heavy_tailed, path, plane_pose, random_camera, random_warp
 from .photometric import Photometric
 from .shapes import SHAPES, relief, silhouette
-from .textures import surface
+from .textures import SurfaceBank, surface
 from .tracks import sample_tracks
 
 MOTIONS = ('drift', 'shake', 'spin', 'pulse')
@@ -38,6 +39,7 @@ class ClipSpec:
     object_fraction: float = 0.6
     reference_frames: int | None = 24
     zoom: bool = True
+    shared_surfaces: float = 0.0
 
     @property
     def clock(self) -> np.ndarray:
@@ -80,7 +82,10 @@ def build_scene(rng: Generator, spec: ClipSpec) -> tuple[Camera, list[Layer], in
     camera = random_camera(
         rng, spec.size, spec.clock, spec.camera * spec.motion, np.array([far, *depths]), zooms=spec.zoom
     )
-    layers = [_background(rng, spec, camera, far)]
+    paint = surface
+    if spec.shared_surfaces and rng.random() < spec.shared_surfaces:
+        paint = SurfaceBank(rng, int(spec.side * 1.3))
+    layers = [_background(rng, spec, camera, far, paint)]
     radii = _radii(rng, count, spec.side)
     if count > 1 and rng.random() < 0.35:  # something large right before the camera, to look past
         radii[-1] = spec.side * rng.uniform(0.3, 0.6)
@@ -89,11 +94,11 @@ def build_scene(rng: Generator, spec: ClipSpec) -> tuple[Camera, list[Layer], in
     parent: _Placed | None = None
     for i in range(count):
         if parent is not None and i != subject and rng.random() < 0.2:
-            placed = _limb(rng, spec, camera, parent, SHAPES[kinds[i]], min(radii[i], parent.radius * 0.8))
+            placed = _limb(rng, spec, camera, parent, SHAPES[kinds[i]], min(radii[i], parent.radius * 0.8), paint)
         else:
             strength = 1.0 if i == subject else 0.6 * rng.random()
             placed = _object(
-                rng, spec, camera, depths[i], SHAPES[kinds[i]], MOTIONS[motions[i]], radii[i], strength, i + 1
+                rng, spec, camera, depths[i], SHAPES[kinds[i]], MOTIONS[motions[i]], radii[i], strength, i + 1, paint
             )
         if rng.random() < 0.3 * spec.photometric:
             layers.append(_shadow(rng, placed.layer))
@@ -118,13 +123,13 @@ def _radii(rng: Generator, count: int, side: float) -> np.ndarray:
     return radii
 
 
-def _background(rng: Generator, spec: ClipSpec, camera: Camera, depth_m: float) -> Layer:
+def _background(rng: Generator, spec: ClipSpec, camera: Camera, depth_m: float, paint: Callable) -> Layer:
     height, width = spec.size
     texels = 1.0 if rng.random() < 0.7 else rng.uniform(0.6, 1.0)
     margin = rng.uniform(1.2, 1.5)
     rows, columns = int(height * margin * texels) + 2, int(width * margin * texels) + 2
     texture = np.full((rows, columns, 4), 255, np.uint8)
-    texture[..., :3] = surface(rng, rows, columns, ground=True)
+    texture[..., :3] = paint(rng, rows, columns, ground=True)
     # A slanted wall or floor: perspective and parallax inside one plane.
     tilt = np.zeros((spec.num_frames, 2)) + rng.uniform(-0.55, 0.55, 2) * (rng.random() < 0.6)
     homographies = camera.projection @ _slanted(camera, depth_m, tilt, spec.size)
@@ -158,6 +163,7 @@ def _object(
     radius: float,
     strength: float,
     instance: int,
+    paint: Callable,
 ) -> _Placed:
     """A free object. ``strength`` in [0, 1] is how much of the class's own motion it shows."""
     clock, pace, scale_m = spec.clock, spec.motion, depth_m / camera.intrinsics[0, 0, 0]
@@ -173,7 +179,7 @@ def _object(
         to_world[:, :2, 2] = offset * scale_m
         if ((camera.projection @ to_world)[:, 2] @ corners.T).min() > 0.15 * depth_m:
             break
-    return _place(rng, spec, camera, to_world, shape, radius, instance)
+    return _place(rng, spec, camera, to_world, shape, radius, instance, paint)
 
 
 def _wander(rng: Generator, spec: ClipSpec, motion: str, strength: float) -> tuple[np.ndarray, np.ndarray]:
@@ -204,7 +210,9 @@ def _apparent(camera: Camera, depth_m: float) -> np.ndarray:
     return xy - xy[:1]
 
 
-def _limb(rng: Generator, spec: ClipSpec, camera: Camera, parent: _Placed, shape: str, radius: float) -> _Placed:
+def _limb(
+    rng: Generator, spec: ClipSpec, camera: Camera, parent: _Placed, shape: str, radius: float, paint: Callable
+) -> _Placed:
     """A part hinged to a point of another object; it belongs to the same instance."""
     frames = np.arange(spec.num_frames)
     pivot = np.broadcast_to(rng.uniform(-0.5, 0.5, 2) * parent.radius, (len(frames), 2))
@@ -215,15 +223,22 @@ def _limb(rng: Generator, spec: ClipSpec, camera: Camera, parent: _Placed, shape
     ]
     hinge = affine(pivot, angle, np.zeros((len(frames), 2)), np.zeros(len(frames)))
     arm = affine(np.array([[radius * rng.uniform(0.3, 0.8), 0.0]]), np.zeros(1), np.zeros((1, 2)), np.zeros(1))
-    return _place(rng, spec, camera, parent.to_world @ hinge @ arm, shape, radius, parent.layer.instance)
+    return _place(rng, spec, camera, parent.to_world @ hinge @ arm, shape, radius, parent.layer.instance, paint)
 
 
 def _place(
-    rng: Generator, spec: ClipSpec, camera: Camera, to_world: np.ndarray, shape: str, radius: float, instance: int
+    rng: Generator,
+    spec: ClipSpec,
+    camera: Camera,
+    to_world: np.ndarray,
+    shape: str,
+    radius: float,
+    instance: int,
+    paint: Callable,
 ) -> _Placed:
     texels = rng.uniform(0.8, 1.3)
     alpha = silhouette(rng, shape, radius * texels)
-    colour = surface(rng, *alpha.shape)
+    colour = paint(rng, *alpha.shape)
     if rng.random() < 0.6:
         colour = colour * relief(rng, alpha)[..., None]
     texture = np.empty((*alpha.shape, 4), np.uint8)

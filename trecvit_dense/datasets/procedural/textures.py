@@ -229,3 +229,33 @@ def surface(rng: Generator, height: int, width: int, *, ground: bool = False) ->
     light = 0.75 + 0.5 * noise(rng, height, width, slope=2.5)
     contrast, offset = rng.uniform(0.6, 1.05), rng.uniform(-0.05, 0.12)
     return np.clip(((image - 0.5) * contrast + 0.5 + offset) * light[..., None] * 255, 0, 255).astype(np.float32)
+
+
+class SurfaceBank:
+    """Surfaces of one clip in which everything is made of the same few materials.
+
+    A call is :func:`surface`, but what it gives is pieced together from them: an object then consists of several, the
+    background holds each of them too, and only place and motion tell which is whose.
+    """
+
+    def __init__(self, rng: Generator, side: int) -> None:
+        """``side``: texels of each of the two to four materials."""
+        self.materials = [surface(rng, side, side, ground=True) for _ in range(int(rng.integers(2, 5)))]
+
+    def __call__(self, rng: Generator, height: int, width: int, *, ground: bool = False) -> np.ndarray:
+        image = self._piece(rng, height, width)
+        for _ in range(int(rng.integers(1, 4) if ground else rng.integers(0, 4))):
+            field = noise(rng, height, width, slope=rng.uniform(0.8, 2.0), coarsest=int(rng.integers(2, 7)))
+            blend = np.clip((field - rng.uniform(0.35, 0.6)) * rng.choice([6.0, 40.0]) + 0.5, 0, 1)[..., None]
+            image = image + blend * (self._piece(rng, height, width) - image)
+        return np.clip(image, 0, 255)
+
+    def _piece(self, rng: Generator, height: int, width: int) -> np.ndarray:
+        """A part of one material, turned and scaled a little, ``(height, width, 3)``."""
+        material = self.materials[int(rng.integers(len(self.materials)))]
+        material = np.rot90(material, int(rng.integers(4)))[:: int(rng.choice([-1, 1]))]
+        side, scale = len(material), rng.uniform(0.7, 1.4)
+        rows, columns = (int(np.clip(n / scale, 2, side)) for n in (height, width))
+        top, left = int(rng.integers(side - rows + 1)), int(rng.integers(side - columns + 1))
+        part = np.ascontiguousarray(material[top : top + rows, left : left + columns])
+        return cv2.resize(part, (width, height), interpolation=cv2.INTER_LINEAR) * np.float32(rng.uniform(0.85, 1.15))

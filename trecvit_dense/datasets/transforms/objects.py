@@ -26,10 +26,10 @@ class SelectObjects:
     Args:
         max_objects: Most objects; None keeps all.
         min_area: Share of the frame that must be seen for an object to be given.
-        late: How often an object that is not there on frame 0 is preferred to one that is.
+        late: How often, after the first one, an object that is not there on frame 0 is preferred to one that is.
     """
 
-    def __init__(self, max_objects: int | None = None, *, min_area: float = 0.002, late: float = 0.2) -> None:
+    def __init__(self, max_objects: int | None = None, *, min_area: float = 0.002, late: float = 0.5) -> None:
         if max_objects is not None and max_objects < 1:
             raise ValueError(f'SelectObjects: max_objects is {max_objects}; wanted at least 1')
         if not 0 <= min_area < 1 or not 0 <= late <= 1:
