@@ -3,6 +3,7 @@
 from .base import Head, MaskOutput, PointOutput
 from .classification import ClassificationHead
 from .cost_volume import CostVolumePointHead
+from .label_propagation import LabelPropagationHead
 from .mask_slots import MaskHead
 from .object_tokens import ObjectTokenHead
 from .tapnext import TAPNextHead
@@ -11,6 +12,7 @@ __all__ = [
     'ClassificationHead',
     'CostVolumePointHead',
     'Head',
+    'LabelPropagationHead',
     'MaskHead',
     'MaskOutput',
     'ObjectTokenHead',
