@@ -14,6 +14,9 @@ from typing import Any
 
 from trecvit_dense.cli import options
 
+BASELINES = ('lucas_kanade', 'label_propagation')
+PROPAGATION = dict(type='LabelPropagationHead')
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_config_arguments(parser)
@@ -30,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='also predict with the recurrent state cleared before every frame: what is the memory worth?',
     )
     parser.add_argument(
-        '--baseline', choices=('lucas_kanade',), help='also evaluate a classic point tracker (zero motion always is)'
+        '--baseline',
+        choices=BASELINES,
+        help='also evaluate a classic point tracker, or masks carried along by the features of the same backbone '
+        '(zero motion and copying the first mask always are)',
     )
 
 
@@ -52,11 +58,15 @@ def test(args: argparse.Namespace) -> int:
     options.check_out(args.out)
     device = options.pick_device(args.device)
     model = build_model(args.checkpoint, cfg.get('model_overrides'), device)
+    model = choose_mask_head(model, cfg)
     loader = build_loader(cfg)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     options.say(f'{args.checkpoint}: {parameters / 1e6:.2f} M parameters on {device}')
     forget = args.reset_state or cfg.get('reset_state')
-    metrics = evaluate(model, loader, cfg.test_evaluator, reset_state=forget, baseline=args.baseline)
+    baseline = args.baseline or cfg.get('baseline')
+    metrics = evaluate(
+        model, loader, cfg.test_evaluator, reset_state=forget, baseline=baseline, propagation=cfg.get('propagation')
+    )
     if args.out is not None:
         options.write_results(metrics, args.out)
     print(format_table(metrics))
@@ -105,30 +115,81 @@ def build_loader(cfg: Any) -> Any:
     return loader
 
 
+def choose_mask_head(model: Any, cfg: Any) -> Any:
+    """``mask_head='propagation'`` in the config puts :class:`LabelPropagationHead` in the place of the model's own."""
+    choice = cfg.get('mask_head', 'object')
+    if choice not in ('object', 'propagation'):
+        raise ValueError(f"head is '{choice}'; wanted 'object' (the model's own) or 'propagation'")
+    return model if choice == 'object' else model.with_heads(dict(masks=dict(cfg.get('propagation') or PROPAGATION)))
+
+
 def evaluate(
-    model: Any, loader: Any, metrics: Any, *, reset_state: str | None = None, baseline: str | None = None
+    model: Any,
+    loader: Any,
+    metrics: Any,
+    *,
+    reset_state: str | None = None,
+    baseline: str | None = None,
+    propagation: dict | None = None,
 ) -> dict[str, float]:
-    """``metrics`` (config) of ``model`` over ``loader``; ``baseline``: None or ``'lucas_kanade'``."""
+    """``metrics`` (config) of ``model`` over ``loader``; only heads that some metric looks at are run.
+
+    Args:
+        reset_state: Memory to clear before every frame in a second prediction, ``'all'`` or ``'backbone'``.
+        baseline: One of ``BASELINES``.
+        propagation: Config of the head of that name; None: its defaults.
+    """
     import torch
     from mmengine.evaluator import Evaluator
 
     from trecvit_dense.engine import track
-    from trecvit_dense.evaluation import lucas_kanade
 
     evaluator = Evaluator(metrics)
     evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
     model.eval()
-    with torch.inference_mode():
-        for batch in track(loader, description='test'):
-            if reset_state:
-                for sample in batch['data_samples']:
-                    sample.meta['ablate'] = reset_state
-            samples = model.test_step(batch)
-            if baseline:
-                for sample in samples:
-                    sample.predictions[f'points_{baseline}'] = lucas_kanade.track_sample(sample)
-            evaluator.process(data_samples=samples, data_batch=batch)
+    probe = model.with_heads(dict(masks=dict(propagation or PROPAGATION))) if baseline == 'label_propagation' else None
+    before, model.tasks = model.tasks, tasks_of(evaluator.metrics, model)
+    try:
+        with torch.inference_mode():
+            for batch in track(loader, description='test'):
+                if reset_state:
+                    for sample in batch['data_samples']:
+                        sample.meta['ablate'] = reset_state
+                samples = model.test_step(batch)
+                if baseline:
+                    add_baseline(baseline, batch, samples, probe)
+                evaluator.process(data_samples=samples, data_batch=batch)
+    finally:
+        model.tasks = before
     return evaluator.evaluate(len(loader.dataset))
+
+
+def tasks_of(metrics: Sequence[Any], model: Any) -> Sequence[str] | None:
+    """The heads that ``metrics`` look at; None, which means all, when some metric does not say.
+
+    Raises:
+        ValueError: the model lacks such a head.
+    """
+    tasks = {getattr(metric, 'task', None) for metric in metrics}
+    if None in tasks or not hasattr(model, 'heads'):
+        return None
+    for task in sorted(tasks - set(model.heads)):
+        raise ValueError(f"the config's metric looks at a head named {task}; the model has {', '.join(model.heads)}")
+    return tuple(tasks)
+
+
+def add_baseline(name: str, batch: dict, samples: list, probe: Any) -> None:
+    """Predictions of a baseline beside the model's."""
+    from trecvit_dense.evaluation import lucas_kanade
+
+    if name == 'lucas_kanade':
+        for sample in samples:
+            sample.predictions[f'points_{name}'] = lucas_kanade.track_sample(sample)
+        return
+    own = [dict(sample.predictions) for sample in samples]
+    for sample, predictions in zip(probe.test_step(batch), own, strict=True):
+        carried = sample.predictions['masks']
+        sample.predictions = {**predictions, f'masks_{name}': carried}
 
 
 if __name__ == '__main__':

@@ -132,17 +132,17 @@ def header(runner, stem: str) -> str:
 
 
 def final_metrics(runner) -> dict:
-    """Metrics on held-out data; ``reset_state`` in the config adds those of a model that forgets before every frame."""
+    """Metrics on held-out data, with what ``reset_state`` and ``baseline`` in the config put beside them."""
     from mmengine.model import is_model_wrapper
 
     from trecvit_dense.cli.test import build_loader, evaluate
 
-    metrics = runner.evaluate()
-    forget = runner.cfg.get('reset_state')
-    if not forget:
+    cfg, metrics = runner.cfg, runner.evaluate()
+    extras = {key: cfg.get(key) for key in ('reset_state', 'baseline', 'propagation')}
+    if not extras['reset_state'] and not extras['baseline']:
         return metrics
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    return evaluate(model, build_loader(runner.cfg), runner.cfg.test_evaluator, reset_state=forget)
+    return evaluate(model, build_loader(cfg), cfg.test_evaluator, **extras)
 
 
 def report(metrics: dict, runner) -> None:

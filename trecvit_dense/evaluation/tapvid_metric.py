@@ -91,6 +91,8 @@ class TapVidMetric(BaseMetric):
         per_video: Also report ``.../per_video/<name>/AJ`` and so on.
     """
 
+    task = 'points'
+
     def __init__(
         self,
         dataset_name: str = 'tapvid',

@@ -27,6 +27,8 @@ class AJRDMetric(BaseMetric):
             does. The authors publish the function for one batch and not how they pool a data set.
     """
 
+    task = 'points'
+
     def __init__(
         self,
         dataset_name: str = 'tapvid',
@@ -90,6 +92,8 @@ class PointOdysseyMetric(BaseMetric):
         nan_policy: ``'exclude'`` leaves videos with an undefined value out of that value's mean, with a warning that
             names them; ``'official'`` lets the mean be NaN.
     """
+
+    task = 'points'
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from itertools import pairwise
 from typing import Any
 
@@ -49,17 +50,7 @@ class VideoPerceiver(BaseModel):
         # built here: MMEngine would look it up in the default scope, which need not be ours
         super().__init__(MODELS.build(data_preprocessor or dict(type='VideoPreprocessor')), init_cfg)
         self.backbone = MODELS.build(backbone)
-        built = {}
-        for task, head in heads.items():
-            built[task] = MODELS.build(
-                dict(head, backbone_channels=self.backbone.out_channels, backbone_strides=self.backbone.strides)
-            )
-            if built[task].requires_prompts and not self.backbone.supports_prompts:
-                raise ValueError(
-                    f'{head["type"]} adds prompt tokens, but {backbone["type"]} takes none; '
-                    f'use a head that reads features alone, or a backbone with supports_prompts'
-                )
-        self.heads = nn.ModuleDict(built)
+        self.heads = self._build_heads(heads)
         self.chunk_frames = chunk_frames
         self.tasks: Sequence[str] | None = None
         self.freeze = tuple(freeze)
@@ -68,6 +59,27 @@ class VideoPerceiver(BaseModel):
             if part not in known:
                 raise ValueError(f"freeze names '{part}'; wanted some of {', '.join(known)}{nearest(part, known)}")
             (self.backbone if part == 'backbone' else self.heads[part]).requires_grad_(False)
+
+    def _build_heads(self, heads: dict[str, dict]) -> nn.ModuleDict:
+        built = {}
+        for task, head in heads.items():
+            built[task] = MODELS.build(
+                dict(head, backbone_channels=self.backbone.out_channels, backbone_strides=self.backbone.strides)
+            )
+            if built[task].requires_prompts and not self.backbone.supports_prompts:
+                raise ValueError(
+                    f'{head["type"]} adds prompt tokens, but {type(self.backbone).__name__} takes none; '
+                    f'use a head that reads features alone, or a backbone with supports_prompts'
+                )
+        return nn.ModuleDict(built)
+
+    def with_heads(self, heads: dict[str, dict]) -> VideoPerceiver:
+        """The same backbone and preprocessor, shared and not copied, under new heads."""
+        other = copy(self)
+        other._modules = dict(self._modules)
+        other.heads = self._build_heads(heads).to(self.data_preprocessor.device).train(self.training)
+        other.tasks, other.freeze = None, ()
+        return other
 
     # ---------------------------------------------------------------------------------------------- stepping
 

@@ -15,6 +15,7 @@ A mask that is given to an object again corrects it: what the head gathered from
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trecvit_dense.models.heads.base import Head, MaskOutput
@@ -109,6 +110,12 @@ def place_given(probabilities: Tensor, given: Tensor, pending: Tensor) -> Tensor
     rest = probabilities * others
     share = (1 - given.sum(1, keepdim=True)) / rest.sum(1, keepdim=True).clamp(min=1e-6)
     return rest * share + torch.cat([torch.zeros_like(given[:, :1]), given], 1)
+
+
+def fill_cells(maps: Tensor, cells: tuple[int, int]) -> Tensor:
+    """``maps (B, C, h, w)`` with the last row and column repeated up to ``cells``, where a frame ends inside a patch."""
+    missing = cells[1] - maps.shape[-1], cells[0] - maps.shape[-2]
+    return F.pad(maps, (0, missing[0], 0, missing[1]), mode='replicate') if any(missing) else maps
 
 
 class MaskHead(Head):
@@ -219,6 +226,7 @@ class MaskHead(Head):
         self, frame: dict[str, Tensor], memory: RecurrentState, tracked: Tensor, pending: Tensor, given: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         probabilities, extras = self.decode(frame, memory, tracked)
+        probabilities = fill_cells(probabilities, given.shape[-2:])
         if pending.any():
             probabilities = place_given(probabilities, given, pending)
         self.remember(frame, memory, probabilities, pending)

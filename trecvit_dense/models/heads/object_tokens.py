@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from trecvit_dense.models.heads.base import MaskOutput
 from trecvit_dense.models.heads.mask_decoder import MaskDecoder
-from trecvit_dense.models.heads.mask_slots import MaskHead, cells_of, soft_aggregate
+from trecvit_dense.models.heads.mask_slots import MaskHead, soft_aggregate
 from trecvit_dense.models.heads.target_model import TargetModel
 from trecvit_dense.models.layers.feature_pyramid import FeaturePyramid
 from trecvit_dense.models.layers.mask_matching import merge_cells, nearby, read_masks, split_cells
@@ -136,7 +136,6 @@ class ObjectTokenHead(MaskHead):
         parts.update(match=match.unbind(1), patches=features.levels[-1].maps().unbind(1))
         if GROUP in features.prompts:
             parts['tokens'] = features.prompts[GROUP].unbind(1)
-        self._size = cells_of(input_size, FINE)
         return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
 
     def decode(
@@ -153,7 +152,7 @@ class ObjectTokenHead(MaskHead):
         logits = self.decoder(frame, maps, mass, tracked)
         probabilities = soft_aggregate(logits.float().sigmoid(), tracked)
         extras = dict(given=given, last=last, score=score, tracked=tracked) if self.training else {}
-        return self._fit_size(probabilities), extras
+        return probabilities, extras
 
     def _allocate(self, frame: dict[str, Tensor], memory: RecurrentState) -> None:
         if 'last' in memory:
@@ -210,13 +209,6 @@ class ObjectTokenHead(MaskHead):
         embedding = frame['embedding']  # (B, C, h, w)
         scores = (tokens @ embedding.flatten(2)) / embedding.shape[1] ** 0.5
         return scores.view(batch, capacity, self.num_tokens, *embedding.shape[-2:]).unbind(2)
-
-    def _fit_size(self, probabilities: Tensor) -> Tensor:
-        """To the cells of the input, when its last rows or columns do not fill a patch."""
-        (height, width), (wanted_h, wanted_w) = probabilities.shape[-2:], self._size
-        if (height, width) == (wanted_h, wanted_w):
-            return probabilities
-        return F.pad(probabilities, (0, wanted_w - width, 0, wanted_h - height), mode='replicate')
 
     # ----------------------------------------------------------------------------------------------------- memory
 
