@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..io.mask_file import decode_run_lengths
 from ..registry import DATASETS
 from .mask_clips import MaskSequence, MaskVideoDataset
 from .mask_layout import choose, read_json
@@ -57,7 +58,7 @@ class BURSTDataset(MaskVideoDataset):
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: not such a JSON, more than 254 tracks in a video, or a mask that cannot be decoded.
+        ValueError: not such a JSON, more than 254 tracks in a video, or (on reading) a mask that cannot be decoded.
     """
 
     def __init__(
@@ -88,20 +89,18 @@ def decode_segments(segments: dict[int, str], size: tuple[int, int], *, where: s
     Raises:
         ValueError: run lengths that are damaged or of another size.
     """
-    from pycocotools import mask as run_lengths
-
     labels = np.zeros(size, np.uint8)
     for label, counts in segments.items():
-        try:
-            decoded = run_lengths.decode(dict(size=list(size), counts=counts.encode('ascii')))
-        except (ValueError, TypeError, AttributeError, UnicodeEncodeError) as error:
-            raise ValueError(f'{where}: run lengths of object {label} cannot be decoded ({error})') from None
-        labels[decoded.astype(bool)] = label
+        coded = dict(size=list(size), counts=counts)
+        labels[decode_run_lengths(coded, size, where=f'{where}, object {label}').astype(bool)] = label
     return labels
 
 
 def _sequence(name: str, video: dict[str, Any], root: Path, path: Path, all_frames: bool) -> RunLengthSequence:
     """One entry of the JSON."""
+    masks, named = len(video['segmentations']), len(video['annotated_image_paths'])
+    if masks != named:
+        raise ValueError(f'{path}, {name}: {masks} segmentations for {named} annotated images; wanted one each')
     tracks = sorted({int(track) for frame in video['segmentations'] for track in frame})
     if len(tracks) > _MOST:
         raise ValueError(f'{path}, {name}: {len(tracks)} tracks; wanted at most {_MOST}')

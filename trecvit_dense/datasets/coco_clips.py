@@ -17,6 +17,7 @@ from numpy.random import Generator
 from torch.utils.data import Dataset, get_worker_info
 
 from ..io.frame_source import read_image
+from ..io.mask_file import decode_run_lengths
 from ..registry import DATASETS, TRANSFORMS
 from ..structures import ObjectMasks, VideoSample
 from .mask_clips import mask_item
@@ -169,7 +170,7 @@ class CocoClipsDataset(Dataset):
         factor = max(self.size[0] / height, self.size[1] / width)
         size = max(self.size[1], round(width * factor)), max(self.size[0], round(height * factor))
         chosen = [entry['objects'][i] for i in rng.permutation(len(entry['objects']))[:_MOST]]
-        masks = [decode(segment, height, width) for segment in chosen]
+        masks = [decode_run_lengths(segment, (height, width), where=f'{self.file}, {path.name}') for segment in chosen]
         masks = np.stack([cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT) > 0 for mask in masks])
         smooth = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
         return cv2.resize(image, size, interpolation=smooth), masks[masks.any(axis=(1, 2))]
@@ -204,19 +205,6 @@ def render(layers: list[_Cutout], size: tuple[int, int]) -> tuple[np.ndarray, np
             labels[t][alpha[..., 0] > 127] = label
         video[t] = np.clip(canvas + 0.5, 0, 255)
     return video, labels
-
-
-def decode(segment: Any, height: int, width: int) -> np.ndarray:
-    """``(H, W)`` uint8 from polygons, run lengths, or compressed run lengths."""
-    from pycocotools import mask as run_lengths
-
-    if isinstance(segment, list):
-        coded = run_lengths.merge(run_lengths.frPyObjects(segment, height, width))
-    elif isinstance(segment['counts'], list):
-        coded = run_lengths.frPyObjects(segment, height, width)
-    else:
-        coded = segment
-    return run_lengths.decode(coded)
 
 
 def _read_images(path: Path, min_area: float) -> list[dict[str, Any]]:
@@ -274,7 +262,8 @@ def _cut(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, tuple[int, in
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, left = max(0, rows[0] - 1), max(0, columns[0] - 1)
     window = slice(top, rows[-1] + 2), slice(left, columns[-1] + 2)
-    alpha = cv2.GaussianBlur(mask[window].astype(np.uint8) * np.uint8(255), (3, 3), 0)
+    alpha = mask[window].astype(np.uint8) * np.uint8(255)
+    alpha = cv2.GaussianBlur(alpha, (3, 3), 0, borderType=cv2.BORDER_CONSTANT)  # nothing is mirrored into the margin
     colour = image[window] * (alpha[..., None] * (1 / 255))
     return np.dstack([colour.astype(np.uint8), alpha]), (int(left), int(top))
 

@@ -97,6 +97,36 @@ def voc_palette() -> np.ndarray:
     return colours.astype(np.uint8)
 
 
+def decode_run_lengths(segment: list | dict, size: tuple[int, int], *, where: str) -> np.ndarray:
+    """``(H, W)`` uint8, 0 and 1, from COCO's polygons, run lengths, or compressed run lengths.
+
+    Args:
+        segment: Polygons ``[[x, y, x, y, ...], ...]``, or ``{'size': [H, W], 'counts': list | str | bytes}``.
+        size: ``(H, W)`` of the image.
+        where: What a message names.
+
+    Raises:
+        ValueError: damaged, or of another size.
+    """
+    from pycocotools import mask as coco
+
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', DeprecationWarning)  # pycocotools 2.0.11 with NumPy 2
+        try:
+            if isinstance(segment, list):
+                coded = coco.merge(coco.frPyObjects(segment, *size))
+            elif isinstance(segment['counts'], list):
+                coded = coco.frPyObjects(segment, *size)
+            else:
+                coded = segment
+            decoded = coco.decode(coded)
+        except Exception as error:  # the extension raises bare exceptions
+            raise ValueError(f'{where}: segmentation that cannot be decoded ({" ".join(str(error).split())})') from None
+    if decoded.shape != tuple(size):
+        raise ValueError(f'{where}: run lengths of {decoded.shape[1]}x{decoded.shape[0]} px, not {size[1]}x{size[0]}')
+    return decoded
+
+
 class MaskWriter:
     """Context manager that writes one palette PNG per frame into a new folder; the folder appears when all went well.
 
