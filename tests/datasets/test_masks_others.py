@@ -179,6 +179,11 @@ def test_burst(tmp_path: Path) -> None:
     (tmp_path / 'frames/val/YFCC100M/v_f69/frame0002.jpg').unlink()
     with pytest.raises(FileNotFoundError, match=r'frame0002\.jpg: missing'):
         BURSTDataset(str(path), images)
+    with pytest.raises(ValueError, match='run lengths of 0 pixels in an image of 960'):
+        content = json.loads(prompts.read_text())
+        content['sequences'][0]['segmentations'][0]['7']['rle'] = ' '
+        prompts.write_text(json.dumps(content))
+        BURSTDataset(str(prompts), str(tmp_path / 'first/frames/val'))[0]
     with pytest.raises(ValueError, match="has no 'sequences'"):
         path.write_text('{}')
         BURSTDataset(str(path), images)

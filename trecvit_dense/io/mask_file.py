@@ -115,16 +115,32 @@ def decode_run_lengths(segment: list | dict, size: tuple[int, int], *, where: st
         try:
             if isinstance(segment, list):
                 coded = coco.merge(coco.frPyObjects(segment, *size))
-            elif isinstance(segment['counts'], list):
-                coded = coco.frPyObjects(segment, *size)
             else:
-                coded = segment
+                _check_run_lengths(segment['counts'], size)
+                coded = coco.frPyObjects(segment, *size) if isinstance(segment['counts'], list) else segment
             decoded = coco.decode(coded)
         except Exception as error:  # the extension raises bare exceptions
             raise ValueError(f'{where}: segmentation that cannot be decoded ({" ".join(str(error).split())})') from None
     if decoded.shape != tuple(size):
         raise ValueError(f'{where}: run lengths of {decoded.shape[1]}x{decoded.shape[0]} px, not {size[1]}x{size[0]}')
     return decoded
+
+
+def _check_run_lengths(counts: list[int] | str | bytes, size: tuple[int, int]) -> None:
+    """See that the runs fill the image: pycocotools answers with whatever lies in memory where they do not."""
+    runs: list[int] = list(counts) if isinstance(counts, list) else []
+    if not isinstance(counts, list):  # six bits a character: five of a number, least first, and whether more follow
+        value = shift = 0
+        for character in counts if isinstance(counts, bytes) else counts.encode('ascii'):
+            bits = character - 48
+            value |= (bits & 0x1F) << shift
+            shift += 5
+            if not bits & 0x20:
+                value -= (bits & 0x10) and 1 << shift  # the highest bit is a sign
+                runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+                value = shift = 0
+    if min(runs, default=-1) < 0 or sum(runs) != size[0] * size[1]:
+        raise ValueError(f'run lengths of {sum(runs)} pixels in an image of {size[0] * size[1]}')
 
 
 class MaskWriter:
