@@ -93,10 +93,11 @@ class MaskSequence:
         return stacked, (int(original[0]), int(original[1]))
 
     def check(self) -> None:
-        """See from the headers alone whether frames and masks fit together.
+        """See from the headers whether frames and masks fit together, before any work is done.
 
         Raises:
-            ValueError: sizes differ, a colour picture where ids are wanted; the file is named.
+            FileNotFoundError: a file is missing.
+            ValueError: sizes differ, a colour picture where ids are wanted, or no object to start with.
         """
         frame_size = mask_size = None
         for path, mask in zip(self.frames, self.masks, strict=True):
@@ -105,14 +106,29 @@ class MaskSequence:
                 raise ValueError(_sizes(path, size, 'the first frame of the video', frame_size))
             if mask is None:
                 continue
-            size, colour = mask_header(mask)
-            if colour and self.mask_format == 'index':
-                read_mask(mask)  # says what is wanted
+            size, doubtful = mask_header(mask)
+            if doubtful and self.mask_format == 'index':
+                read_mask(mask)  # colour, or 16 bits: says what is wanted
             if size != (mask_size := mask_size or size):
                 raise ValueError(_sizes(mask, size, 'the first mask of the video', mask_size))
             ratio = (size[1] / size[0]) / (frame_size[1] / frame_size[0])
             if not 0.9 < ratio < 1.1:
                 raise ValueError(_sizes(mask, size, 'the frames', frame_size) + ', another shape')
+        if self.first_only:
+            self.check_first()
+
+    def check_first(self) -> None:
+        """See whether the first mask shows an object.
+
+        Raises:
+            ValueError: it does not; the file is named.
+        """
+        first = int(self.annotated.argmax())
+        if not _ids(self.mask(first)):
+            raise ValueError(
+                f'{self.mask_name(first)}: holds no object, and the protocol gives objects on the first frame; '
+                f'late_objects=True takes those that appear later, sequences=[...] leaves this one out'
+            )
 
 
 class MaskVideoDataset(Dataset):
@@ -256,14 +272,10 @@ def given_objects(sequence: MaskSequence, labels: np.ndarray) -> ObjectMasks:
     annotated = sequence.annotated
     first = first_frames(ObjectMasks(labels, _ids(labels)))
     if sequence.first_only:
-        late, first = first, {i: frame for i, frame in first.items() if frame == int(annotated.argmax())}
+        sequence.check_first()
+        first = {i: frame for i, frame in first.items() if frame == int(annotated.argmax())}
     if not first:
         file = sequence.mask_name(int(annotated.argmax()))
-        if sequence.first_only and late:
-            raise ValueError(
-                f'{file}: holds no object, and the protocol gives objects on the first frame; '
-                f'late_objects=True takes those that appear later'
-            )
         raise ValueError(f'{file}: holds no object, nor does a later mask of {sequence.name}; wanted ids from 1 to 254')
     known = np.zeros_like(annotated) if sequence.prompts_only else annotated
     masks = ObjectMasks(labels, list(first), annotated=None if known.all() else known)

@@ -58,13 +58,13 @@ def read_mask(path: str | Path, *, binary: bool = False, rgb_ids: bool = False) 
 
 
 def mask_header(path: str | Path) -> tuple[tuple[int, int], bool]:
-    """``(H, W)`` and whether the file is a colour picture, from its header alone.
+    """``(H, W)``, and whether the file may hold something else than ids up to 255, from its header alone.
 
     Raises:
         ValueError: not an image.
     """
     with _open(Path(path)) as image:
-        return (image.height, image.width), image.mode not in ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'F')
+        return (image.height, image.width), image.mode not in ('1', 'L', 'P')
 
 
 def write_mask(path: str | Path, labels: np.ndarray, palette: np.ndarray | None = None) -> None:
