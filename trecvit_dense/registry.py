@@ -22,8 +22,8 @@ _LOCATIONS = {
     'DATASETS': ['trecvit_dense.datasets'],
     'DATA_SAMPLERS': ['trecvit_dense.datasets'],
     'TRANSFORMS': ['trecvit_dense.datasets.transforms'],
-    'METRICS': ['trecvit_dense.evaluation'],
-    'EVALUATOR': ['trecvit_dense.evaluation'],
+    'METRICS': ['trecvit_dense.evaluation.metrics'],
+    'EVALUATOR': ['trecvit_dense.evaluation.metrics'],
     'VISUALIZERS': ['trecvit_dense.visualization'],
 }
 

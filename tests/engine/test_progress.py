@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from trecvit_dense.engine import progress
+from trecvit_dense import progress
 from trecvit_dense.engine.progress import ProgressBar, clock, track
 
 

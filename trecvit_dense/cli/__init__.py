@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 COMMANDS = {
     'train': 'train a model and evaluate it',
     'test': 'evaluate a checkpoint',
+    'eval-masks': 'score masks of any program, PNG against PNG',
     'demo': 'run a model on a video, a folder of frames or a camera',
     'benchmark': 'measure latency, throughput and memory',
     'check-transfer': 'follow points through a video and back: consistency without annotation',

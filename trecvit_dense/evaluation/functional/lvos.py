@@ -55,7 +55,9 @@ def object_statistics(objects: Sequence[ObjectScores], *, decay: str = 'official
     return {**table, 'V': [variation(scores) for scores in objects]}
 
 
-def summarise(seen: Sequence[ObjectScores], unseen: Sequence[ObjectScores]) -> dict[str, float]:
+def summarise(
+    seen: Sequence[ObjectScores], unseen: Sequence[ObjectScores], *, decay: str = 'sound'
+) -> dict[str, float]:
     """Means over the objects of seen and of unseen videos, and the means of the two; of one group if that is all.
 
     Returns:
@@ -63,7 +65,7 @@ def summarise(seen: Sequence[ObjectScores], unseen: Sequence[ObjectScores]) -> d
     """
     groups = {name: group for name, group in (('seen', seen), ('unseen', unseen)) if len(group)}
     names = {'J': 'J_M', 'J_recall': 'J_R', 'J_decay': 'J_D', 'F': 'F_M', 'F_recall': 'F_R', 'F_decay': 'F_D', 'V': 'V'}
-    tables = {name: object_statistics(group, decay='sound') for name, group in groups.items()}
+    tables = {name: object_statistics(group, decay=decay) for name, group in groups.items()}
     by_group = {
         name: {key: float(np.mean(table[column])) for key, column in names.items()} for name, table in tables.items()
     }

@@ -66,14 +66,18 @@ def check_same_size(truth: np.ndarray, prediction: np.ndarray) -> None:
         raise ValueError('prediction is {}, truth {}; wanted masks in the size of the annotation'.format(*sizes))
 
 
+def ids_of(labels: np.ndarray, windows: Windows, *, over: int = 0) -> list[int]:
+    """Ids over ``over`` that an index map holds, ascending."""
+    window = windows.over(over)
+    counts = np.zeros(1) if window is None else np.bincount(labels[window].ravel())
+    return [object_id for object_id in np.flatnonzero(counts).tolist() if object_id > over]
+
+
 def check_ids(prediction: np.ndarray, windows: Windows, allowed: Sequence[int]) -> None:
     """Raises ValueError if an index map holds an id that is none of ``allowed``."""
-    consecutive = max(allowed, default=0) == len(allowed)
-    window = windows.over(len(allowed) if consecutive else 0)
-    if window is None:
-        return
-    found = np.flatnonzero(np.bincount(prediction[window].ravel(), minlength=256)).tolist()
-    strange = [object_id for object_id in found if object_id and object_id not in allowed]
+    consecutive = max(allowed, default=0) == len(allowed)  # then only larger ones can be strange
+    found = ids_of(prediction, windows, over=len(allowed) if consecutive else 0)
+    strange = [object_id for object_id in found if object_id not in allowed]
     if strange:
         known = f'wanted {", ".join(map(str, allowed))}' if len(allowed) else 'the truth has no object'
         raise ValueError(f'prediction holds the id {strange[-1]}; {known} (0 is background)')

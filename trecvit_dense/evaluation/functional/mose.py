@@ -1,8 +1,8 @@
 """MOSE: objects that vanish and come back. Version 2 has measures of its own, version 1 those of DAVIS.
 
 Sources: Ding et al., "MOSE: A New Dataset for Video Object Segmentation in Complex Scenes", arXiv 2302.01872, section
-4; "MOSEv2", arXiv 2508.05630, section 4. Version 1 is scored on a server only; here an object counts on every frame after
-the one on which it is given, but for the last frame of the video, as in DAVIS and in version 2.
+4; "MOSEv2", arXiv 2508.05630, section 4. Version 1 is scored on a server only; here an object counts on every frame
+after the one on which it is given, but for the last frame of the video, as in DAVIS and in version 2.
 """
 
 from __future__ import annotations

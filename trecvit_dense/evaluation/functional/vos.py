@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .davis import BOUND_TH, bound_pixels, statistics
-from .mask_frames import VOID, Region, Score, Windows, check_same_size, jaccard_and_f, score_frame
+from .mask_frames import VOID, Region, Score, Windows, check_same_size, ids_of, jaccard_and_f, score_frame
 
 MAX_PROPOSALS = 20
 Frames = Sequence[np.ndarray]
@@ -50,10 +50,11 @@ def semi_supervised(
         ValueError: fewer than three frames, no object, sizes that differ, or an id that is not allowed.
     """
     check_length(truth, prediction, least=3)
-    first = np.asarray(truth[0])
-    ids = list(range(1, int(np.where(first == VOID, 0, first).max()) + 1))
-    if not ids:
-        raise ValueError('frame 0: the annotation has no object')
+    with FrameNamed(0, truth):
+        first = np.asarray(truth[0])
+        ids = list(range(1, int(np.where(first == VOID, 0, first).max()) + 1))
+        if not ids:
+            raise ValueError('the annotation has no object')
     allowed = ids if allowed is None else allowed
     return score_objects(truth, prediction, {i: range(1, len(truth) - 1) for i in ids}, allowed, bound_th=bound_th)
 
@@ -69,7 +70,7 @@ class _Foreground:
     """Index maps with everything that is not zero as object 1."""
 
     def __init__(self, frames: Frames) -> None:
-        self.frames = frames
+        self.frames, self.names = frames, getattr(frames, 'names', None)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -106,8 +107,10 @@ def first_appearance(truth: Frames) -> dict[int, int]:
     """Object id to the index of the first frame that has it."""
     found: dict[int, int] = {}
     for t in range(len(truth)):
-        for object_id in np.flatnonzero(np.bincount(np.asarray(truth[t]).ravel(), minlength=256)).tolist():
-            if object_id not in (0, VOID):
+        with FrameNamed(t, truth):
+            labels = np.asarray(truth[t])
+        for object_id in ids_of(labels, Windows.find(labels)):
+            if object_id != VOID:
                 found.setdefault(object_id, t)
     return found
 
@@ -154,7 +157,8 @@ class FrameNamed:
     """Put the frame before the message of a ValueError; ``frames.names`` knows what it is called."""
 
     def __init__(self, t: int, frames: Frames) -> None:
-        self.name = frames.names[t] if hasattr(frames, 'names') else t
+        names = getattr(frames, 'names', None)
+        self.name = t if names is None else names[t]
 
     def __enter__(self) -> None:
         pass
@@ -236,11 +240,12 @@ def vos_benchmark(
     in_truth: set[int] = set()
     for t in range(start, end):
         for frames in (truth, prediction):
-            for object_id in np.flatnonzero(np.bincount(np.asarray(frames[t]).ravel(), minlength=256)).tolist():
+            labels = np.asarray(frames[t])
+            for object_id in ids_of(labels, Windows.find(labels)):
                 seen.setdefault(object_id, t)
                 if frames is truth:
                     in_truth.add(object_id)
-    return score_objects(truth, prediction, {i: range(seen[i], end) for i in sorted(in_truth - {0})}, bound_th=bound_th)
+    return score_objects(truth, prediction, {i: range(seen[i], end) for i in sorted(in_truth)}, bound_th=bound_th)
 
 
 def summarise(objects: Sequence[ObjectScores], *, decay: str = 'sound') -> dict[str, float]:
