@@ -28,14 +28,14 @@ class LabelPropagationHead(MaskHead):
     State beside the slot table (K slots, M given frames, ``num_context`` frames; cells ``(h, w)``; features of unit
     length):
 
-    =======================  ====================  ======================================================================
+    =======================  ====================  ==============================================================
     ``age``                  ``(B, K)`` int64      frames since the object was given; 0: never
     ``source``               ``(B, K)`` int64      the given frame it belongs to
     ``mask``                 ``(B, h, w, K)``      the given masks
     ``given_frames.{m}``     ``(B, h, w, C)``      features of a frame on which objects were given
     ``recent.{i}.features``  ``(B, h, w, C)``      features ``i + 1`` frames ago
     ``recent.{i}.labels``    ``(B, h, w, K)``      labels found there
-    =======================  ====================  ======================================================================
+    =======================  ====================  ==============================================================
 
     An object reads its own given frame and the recent frames after it, so what is given to others, and when, changes
     nothing for it. Objects given on one frame share it and its affinities. A correction makes the frame on which it is

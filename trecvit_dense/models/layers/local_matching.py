@@ -50,7 +50,9 @@ def best_matches(
             tile = frame[top : top + TILE, left : left + TILE]  # (th, tw, C)
             rows, columns = slice(top, top + tile.shape[0]), slice(left, left + tile.shape[1])
             first = max(top - radius, 0), max(left - radius, 0)
-            parts = [reference[first[0] : rows.stop + radius, first[1] : columns.stop + radius] for reference in references]
+            parts = [
+                reference[first[0] : rows.stop + radius, first[1] : columns.stop + radius] for reference in references
+            ]
             region = tuple(parts[0].shape[:2])
             shift = first[0] - top, first[1] - left
             if (key := (*tile.shape[:2], *region, *shift)) not in biases:
@@ -67,9 +69,7 @@ def best_matches(
     return [(best.flatten(0, 1), where.flatten(0, 1)) for best, where in zip(values, places, strict=True)]
 
 
-def _bias(
-    tile: Sequence[int], region: Sequence[int], shift: Sequence[int], radius: int, nearness: float
-) -> Tensor:
+def _bias(tile: Sequence[int], region: Sequence[int], shift: Sequence[int], radius: int, nearness: float) -> Tensor:
     """What is added to a similarity: ``-inf`` outside the window, a little less with distance: ``(n, kh, kw)``."""
     total = 0.0
     for axis, shape in ((0, (tile[0], 1, region[0], 1)), (1, (1, tile[1], 1, region[1]))):
