@@ -12,8 +12,8 @@ class MaskDecoder(nn.Module):
 
     Args:
         channels, fine_channels: Width of the shared features at stride 4 and 2.
-        cues: Maps of each object: 3 masks and scores read from memory, those of its rivals, 4 agreements, tokens.
-        hidden_dim: Width at stride 4; twice that at strides 8 and 16.
+        cues: Maps of each object: 3 masks and those of its rivals, score, 4 agreements, 2 of motion, tokens.
+        hidden_dim: Width at stride 4; twice that at strides 8, 16 and 32.
     """
 
     def __init__(self, channels: int, fine_channels: int, *, cues: int, hidden_dim: int = 32) -> None:
@@ -26,7 +26,9 @@ class MaskDecoder(nn.Module):
         self.top = nn.Conv2d(width, width, 3, padding=1)
         self.down8 = nn.Conv2d(width, deep, 3, stride=2, padding=1)
         self.down16 = nn.Conv2d(deep, deep, 3, stride=2, padding=1)
+        self.down32 = nn.Conv2d(deep, deep, 3, stride=2, padding=1)
         self.deep = nn.Conv2d(deep, deep, 3, padding=1)
+        self.merge16 = nn.Conv2d(deep, deep, 3, padding=1)
         self.merge8 = nn.Conv2d(deep, width, 3, padding=1)
         self.merge4 = nn.Conv2d(width, width, 3, padding=1)
         self.logit = nn.Conv2d(width, 1, 1)
@@ -43,13 +45,14 @@ class MaskDecoder(nn.Module):
         """What all objects share, of ``pixels (B, C + C', h, w)`` and ``fine (B, C', 2h, 2w)``."""
         return dict(embedding=self.embed(pixels), coarse=self.shared_in(pixels), fine=self.shared_fine(fine))
 
-    def forward(self, shared: dict[str, Tensor], maps: Tensor, mass: Tensor, tracked: Tensor) -> Tensor:
+    def forward(self, shared: dict[str, Tensor], maps: Tensor, matches: Tensor, tracked: Tensor) -> Tensor:
         """Logits ``(B, K, 2h, 2w)`` of each object alone.
 
         Args:
             maps: ``(B, K, 4 + M, h, w)``: mask read from the given frame, from the last frame, the last mask itself,
                 score of the target model, agreement with tokens.
-            mass: ``(B, K, 4, h / 2, w / 2)`` agreement with object and rest of the given and of the last frame.
+            matches: ``(B, K, 6, h / 2, w / 2)`` agreement with object and rest of the given and of the last frame, and
+                motion beside that of the object.
             tracked: ``(B, K)`` bool.
         """
         batch, count, _, height, width = maps.shape
@@ -57,14 +60,18 @@ class MaskDecoder(nn.Module):
         maps = maps * flags
         masks = maps[:, :, :3]
         rivals = _rivals(masks)
-        mass = F.interpolate((mass * flags).flatten(0, 1), (height, width), mode='bilinear', align_corners=False)
-        cues = torch.cat([(2 * masks - 1).flatten(0, 1), maps[:, :, 3:].flatten(0, 1), rivals.flatten(0, 1), mass], 1)
+        matches = F.interpolate((matches * flags).flatten(0, 1), (height, width), mode='bilinear', align_corners=False)
+        cues = torch.cat(
+            [(2 * masks - 1).flatten(0, 1), maps[:, :, 3:].flatten(0, 1), rivals.flatten(0, 1), matches], 1
+        )
         evidence = torch.cat([masks.clamp(0.01, 0.99).logit(), 2 * maps[:, :, 3:4]], 2).flatten(0, 1)
         base = (evidence * self.prior.view(-1, 1, 1)).sum(1, keepdim=True)  # (B*K, 1, h, w)
         fused = self.cues_in(cues).unflatten(0, (batch, count)) + shared['coarse'][:, None]
         x4 = F.relu(self.top(F.relu(fused.flatten(0, 1))))
         x8 = F.relu(self.down8(x4))
-        x16 = F.relu(self.deep(F.relu(self.down16(x8))))
+        x16 = F.relu(self.down16(x8))
+        x32 = F.relu(self.deep(F.relu(self.down32(x16))))
+        x16 = F.relu(self.merge16(x16 + _resize(x32, x16)))
         x8 = F.relu(self.merge8(x8 + _resize(x16, x8)))
         x4 = F.relu(self.merge4(x4 + _resize(x8, x4)))
         coarse = base + self.logit(x4)

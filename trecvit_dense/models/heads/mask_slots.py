@@ -113,7 +113,7 @@ def place_given(probabilities: Tensor, given: Tensor, pending: Tensor) -> Tensor
 
 
 def fill_cells(maps: Tensor, cells: tuple[int, int]) -> Tensor:
-    """``maps (B, C, h, w)`` with the last row and column repeated up to ``cells``, where a frame ends inside a patch."""
+    """``maps (B, C, h, w)`` with the last row and column repeated: a frame may end inside a patch."""
     missing = cells[1] - maps.shape[-1], cells[0] - maps.shape[-2]
     return F.pad(maps, (0, missing[0], 0, missing[1]), mode='replicate') if any(missing) else maps
 

@@ -80,7 +80,7 @@ class ObjectTokenHead(MaskHead):
         self.target = TargetModel(target_dim)
         self.target_features = nn.Conv2d(channels + fine_channels, target_dim - 1, 1)
         self.temperature = nn.Parameter(torch.tensor([2.7, 2.7]))  # log; of the given and of the last frame
-        self.decoder = MaskDecoder(channels, fine_channels, cues=11 + num_tokens, hidden_dim=hidden_dim)
+        self.decoder = MaskDecoder(channels, fine_channels, cues=13 + num_tokens, hidden_dim=hidden_dim)
         self.loss_weights = dict(ce=1.0, dice=1.0, match=0.3, target=0.3) | (loss_weights or {})
 
     # ---------------------------------------------------------------------------------------------------- prompts
@@ -143,13 +143,13 @@ class ObjectTokenHead(MaskHead):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         self._allocate(frame, memory)
         given, given_mass = self._match_given(frame, memory)
-        last, last_mass = self._match_last(frame, memory)
+        last, last_mass, drift = self._match_last(frame, memory)
         score = self.target(frame['target'], self.target.fit(memory['given_sums'], memory['sums']))
         size = memory['last'].shape[-2:]
         score = score.unflatten(-1, size).clamp(-4, 4)
         maps = torch.stack([given, last, memory['last'], score, *self._read_tokens(frame, memory)], 2)
-        mass = torch.cat([given_mass, last_mass], 2)  # (B, K, 4, h8, w8)
-        logits = self.decoder(frame, maps, mass, tracked)
+        matches = torch.cat([given_mass, last_mass, drift], 2)  # (B, K, 6, h8, w8)
+        logits = self.decoder(frame, maps, matches, tracked)
         probabilities = soft_aggregate(logits.float().sigmoid(), tracked)
         extras = dict(given=given, last=last, score=score, tracked=tracked) if self.training else {}
         return probabilities, extras
@@ -186,18 +186,23 @@ class ObjectTokenHead(MaskHead):
         masks = torch.zeros_like(memory['given_masks'])
         mass = masks.new_zeros(*values.shape[:2], 2, *frame['match'].shape[-2:])
         for slot in rows.any(1).any(0).nonzero().flatten().tolist():
-            found, weight = read_masks(frame['match'], memory['given_keys'][:, slot], values, scale)
+            found, weight, _ = read_masks(frame['match'], memory['given_keys'][:, slot], values, scale)
             chosen = rows[:, :, slot, None, None]
             masks = torch.where(chosen, merge_cells(found, frame['match'].shape[-2:]), masks)
             mass = torch.where(chosen[..., None], weight, mass)
         return masks, mass
 
-    def _match_last(self, frame: dict[str, Tensor], memory: RecurrentState) -> tuple[Tensor, Tensor]:
+    def _match_last(self, frame: dict[str, Tensor], memory: RecurrentState) -> tuple[Tensor, Tensor, Tensor]:
+        """Masks read from the last frame, agreement, and how every cell moved beside the object as a whole."""
         size = frame['match'].shape[-2:]
         around = nearby(size, self.window, frame['match'].device)
         values, scale = split_cells(memory['last']), self.temperature[1].exp()
-        found, mass = read_masks(frame['match'], memory['last_keys'], values, scale, allowed=around)
-        return merge_cells(found, size), mass
+        found, mass, motion = read_masks(frame['match'], memory['last_keys'], values, scale, allowed=around)
+        share = found.mean(-1).unflatten(-1, size)[:, :, None]  # (B, K, 1, h8, w8)
+        common = (motion[:, None] * share).sum((-1, -2), keepdim=True) / share.sum((-1, -2), keepdim=True).clamp(
+            min=1e-3
+        )
+        return merge_cells(found, size), mass, ((motion[:, None] - common) / 2).tanh()
 
     def _read_tokens(self, frame: dict[str, Tensor], memory: RecurrentState) -> tuple[Tensor, ...]:
         """Agreement of every pixel with each token of each object: M maps ``(B, K, h, w)``."""

@@ -32,17 +32,22 @@ def merge_cells(cells: Tensor, size: tuple[int, int]) -> Tensor:
     return masks.reshape(batch, count, 2 * size[0], 2 * size[1])
 
 
+def cell_places(size: tuple[int, int], device: torch.device) -> Tensor:
+    """``(h * w, 2)`` column and row of every cell."""
+    y, x = torch.meshgrid(*(torch.arange(n, device=device, dtype=torch.float32) for n in size), indexing='ij')
+    return torch.stack([x, y], -1).flatten(0, 1)
+
+
 @lru_cache(maxsize=8)
 def nearby(size: tuple[int, int], radius: int, device: torch.device) -> Tensor:
     """``(N, N)`` bool: which cells of an ``(h, w)`` grid lie within ``radius`` rows and columns of each other."""
-    y, x = torch.meshgrid(*(torch.arange(n, device=device) for n in size), indexing='ij')
-    y, x = y.flatten(), x.flatten()
-    return ((y[:, None] - y).abs() <= radius) & ((x[:, None] - x).abs() <= radius)
+    places = cell_places(size, device)
+    return ((places[:, None] - places).abs() <= radius).all(-1)
 
 
 def read_masks(
     keys: Tensor, past_keys: Tensor, past_masks: Tensor, scale: Tensor, *, allowed: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Masks of the past, where the features of the present say.
 
     Args:
@@ -52,15 +57,16 @@ def read_masks(
         allowed: ``(N, N)`` bool, present by past.
 
     Returns:
-        ``(B, K, N, 4)`` mean of the past masks under the affinity, and ``(B, K, 2, h, w)``: how well the best of the
-        object and of all else agree, as soft maxima of the cosine (about 1 where a cell is found again).
+        ``(B, K, N, 4)`` mean of the past masks under the affinity; ``(B, K, 2, h, w)``: how well the best of the object
+        and of all else agree, as soft maxima of the cosine (about 1 where a cell is found again); ``(B, 2, h, w)``: how
+        far each cell has come, x and y in cells, the mean under the affinity.
     """
     size = keys.shape[-2:]
     query, key = keys.flatten(2).transpose(1, 2), past_keys.flatten(2)  # (B, N, C), (B, C, N)
     batch, count, cells, _ = past_masks.shape
     values = past_masks.permute(0, 2, 1, 3).flatten(2)  # (B, N, K*4)
-    ones = torch.ones_like(values[..., :1])
-    values = torch.cat([values, ones], -1)
+    places = cell_places(size, values.device)  # (N, 2)
+    values = torch.cat([values, places.expand(batch, -1, -1), torch.ones_like(values[..., :1])], -1)
     rows = query.shape[1]
     if not torch.is_grad_enabled() and rows * cells * batch > CHUNK:
         rows = max(CHUNK // (cells * batch), 1)
@@ -70,9 +76,14 @@ def read_masks(
         if allowed is not None:
             affinity = affinity * allowed[first : first + rows]
         parts.append(affinity @ values)
-    read, total = torch.cat(parts, 1).split([4 * count, 1], -1)  # (B, N, K*4), (B, N, 1)
+    read, came_from, total = torch.cat(parts, 1).split([4 * count, 2, 1], -1)  # (B, N, K*4), (B, N, 2), (B, N, 1)
+    motion = places - came_from / (total + 1e-6)
     read = read.unflatten(-1, (count, 4)).transpose(1, 2)  # (B, K, N, 4)
     total = total[:, None] + 1e-6  # (B, 1, N, 1)
     inside = read.mean(-1)
     mass = torch.stack([inside, total[..., 0] - inside], 2).clamp(min=1e-6)  # (B, K, 2, N)
-    return read / total, (1 + mass.log() / scale).unflatten(-1, size)
+    return (
+        read / total,
+        (1 + mass.log() / scale).unflatten(-1, size),
+        motion.transpose(1, 2).unflatten(-1, size),
+    )
