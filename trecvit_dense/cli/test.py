@@ -148,7 +148,7 @@ def evaluate(
     evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
     model.eval()
     probe = model.with_heads(dict(masks=dict(propagation or PROPAGATION))) if baseline == 'label_propagation' else None
-    before, model.tasks = model.tasks, tasks_of(evaluator.metrics, model)
+    before, model.tasks = getattr(model, 'tasks', None), tasks_of(evaluator.metrics, model)
     try:
         with torch.inference_mode():
             for batch in track(loader, description='test'):
