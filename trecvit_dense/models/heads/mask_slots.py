@@ -127,7 +127,13 @@ class MaskHead(Head):
     Args:
         stride: Model-input pixels per cell of the probabilities.
         max_objects: Slots of a live session.
+
+    Attributes:
+        slot_entries: State entries that have the slots in dimension 1. A frame then costs what the objects cost that
+            are there, not the capacity: ``decode`` and ``remember`` see these entries without the empty slots.
     """
+
+    slot_entries: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -175,12 +181,16 @@ class MaskHead(Head):
         """What one frame needs of the features, for each of the T frames."""
         raise TypeError(f'{type(self).__name__} must define prepare(features, input_size)')
 
+    def allocate(self, frame: dict[str, Tensor], memory: RecurrentState) -> None:
+        """Add the entries that the head needs to ``memory`` when it is new: their sizes depend on the frame's."""
+
     def decode(
         self, frame: dict[str, Tensor], memory: RecurrentState, tracked: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """``(B, K + 1, h, w)`` distribution over background and objects, and what the loss needs.
 
-        ``tracked (B, K)``: objects with a mask from an earlier frame.
+        ``tracked (B, K)``: objects with a mask from an earlier frame. ``memory['slots']``, where it is there, are the
+        slots that K counts, out of all.
         """
         raise TypeError(f'{type(self).__name__} must define decode(frame, memory, tracked)')
 
@@ -203,24 +213,56 @@ class MaskHead(Head):
         if given.shape[-2:] != cells:
             seen, wanted = given.shape[-2:], cells
             raise ValueError(f'the given masks cover {tuple(seen)} cells, the frame {wanted}; masks must fit the frame')
-        none = torch.zeros_like(rows)
-        frames = []
-        for index, frame in enumerate(self.prepare(features, input_size)):
-            pending = rows if index == 0 else none
-            tracked = active & ~pending
-            frames.append(self._frame(frame, memory, tracked, pending, given))
-        memory.update(pending=none, given=empty, frame=state['frame'] + len(frames))
-        probabilities, extras = zip(*frames, strict=True)
-        first = torch.zeros(rows.shape[0], len(frames), rows.shape[1], dtype=torch.bool, device=rows.device)
+        prepared = self.prepare(features, input_size)
+        self.allocate(prepared[0], memory)
+        slots = self._occupied(active)
+        part = self._narrow(memory, slots)
+        probabilities, extras = self._frames(prepared, part, rows[:, slots], given[:, slots])
+        memory = self._widen(part, memory, slots)
+        memory.update(pending=torch.zeros_like(rows), given=empty, frame=state['frame'] + len(prepared))
+        first = torch.zeros(rows.shape[0], len(prepared), rows.shape[1], dtype=torch.bool, device=rows.device)
         first[:, 0] = rows
-        output = MaskOutput(
-            torch.stack(probabilities, 1),
-            active[:, None].expand(-1, len(frames), -1),
-            first,
-            self.stride,
-            {key: torch.stack([part[key] for part in extras], 1) for key in extras[0]},
-        )
-        return output, memory
+        if len(slots) < rows.shape[1]:
+            full = probabilities.new_zeros(*probabilities.shape[:2], 1 + rows.shape[1], *cells)
+            full[:, :, torch.cat([slots.new_zeros(1), slots + 1])] = probabilities
+            probabilities = full
+        active = active[:, None].expand(-1, len(prepared), -1)
+        return MaskOutput(probabilities, active, first, self.stride, extras), memory
+
+    def _occupied(self, active: Tensor) -> Tensor:
+        """Slots that hold an object in some video of the batch; all in training, where outputs feed a loss."""
+        used = active.any(0)
+        everything = self.training or (not self.slot_entries and bool(used.any()))
+        return torch.arange(len(used), device=used.device) if everything else used.nonzero().flatten()
+
+    def _narrow(self, memory: RecurrentState, slots: Tensor) -> RecurrentState:
+        part = RecurrentState(memory)
+        if len(slots) < memory['active'].shape[1]:
+            part.update({key: memory[key][:, slots] for key in ('active', *self.slot_entries) if key in memory})
+            part['slots'] = slots
+        return part
+
+    def _widen(self, part: RecurrentState, memory: RecurrentState, slots: Tensor) -> RecurrentState:
+        if part.pop('slots', None) is None:
+            return part
+        for key in ('active', *self.slot_entries):
+            if key in memory:
+                narrow, part[key] = part[key], memory[key].clone()
+                part[key][:, slots] = narrow
+        return part
+
+    def _frames(
+        self, prepared: list[dict[str, Tensor]], memory: RecurrentState, rows: Tensor, given: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Probabilities ``(B, T, K + 1, h, w)`` and extras of all frames; ``rows`` are given on the first."""
+        if not rows.shape[1]:  # nobody to follow: all is background
+            return given.new_ones(len(rows), len(prepared), 1, *given.shape[-2:]), {}
+        active, none, frames = memory['active'], torch.zeros_like(rows), []
+        for index, frame in enumerate(prepared):
+            pending = none if index else rows
+            frames.append(self._frame(frame, memory, active & ~pending, pending, given))
+        probabilities, extras = zip(*frames, strict=True)
+        return torch.stack(probabilities, 1), {key: torch.stack([part[key] for part in extras], 1) for key in extras[0]}
 
     def _frame(
         self, frame: dict[str, Tensor], memory: RecurrentState, tracked: Tensor, pending: Tensor, given: Tensor

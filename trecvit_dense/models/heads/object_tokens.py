@@ -52,6 +52,8 @@ class ObjectTokenHead(MaskHead):
         loss_weights: ``ce``, ``dice``, ``match``, ``target``.
     """
 
+    slot_entries = ('last', 'given_masks', 'given_on', 'given_sums', 'sums', 'fresh', 'tokens')
+
     def __init__(
         self,
         backbone_channels: tuple[int, ...],
@@ -141,7 +143,6 @@ class ObjectTokenHead(MaskHead):
     def decode(
         self, frame: dict[str, Tensor], memory: RecurrentState, tracked: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        self._allocate(frame, memory)
         given, given_mass = self._match_given(frame, memory)
         last, last_mass, drift = self._match_last(frame, memory)
         score = self.target(frame['target'], self.target.fit(memory['given_sums'], memory['sums']))
@@ -154,7 +155,7 @@ class ObjectTokenHead(MaskHead):
         extras = dict(given=given, last=last, score=score, tracked=tracked) if self.training else {}
         return probabilities, extras
 
-    def _allocate(self, frame: dict[str, Tensor], memory: RecurrentState) -> None:
+    def allocate(self, frame: dict[str, Tensor], memory: RecurrentState) -> None:
         if 'last' in memory:
             return
         batch, capacity = memory['active'].shape
@@ -175,14 +176,14 @@ class ObjectTokenHead(MaskHead):
             sums=zeros(capacity, dim, dim + 1),
             fresh=torch.zeros(batch, capacity, dtype=torch.bool, device=device),
         )
-        if self.requires_prompts:
-            memory.setdefault('tokens', zeros(capacity, self.num_tokens, self.backbone_channels[-1]))
+        memory.setdefault('tokens', zeros(capacity, self.num_tokens, self.backbone_channels[-1]))
 
     def _match_given(self, frame: dict[str, Tensor], memory: RecurrentState) -> tuple[Tensor, Tensor]:
         """Masks read from the frames on which they were given; objects given together share one comparison."""
         scale = self.temperature[0].exp()
         values = split_cells(memory['given_masks'])  # (B, K, N, 4)
-        rows = F.one_hot(memory['given_on'], values.shape[1]).bool() & memory['active'][..., None]  # (B, K, R)
+        entries = memory['given_keys'].shape[1]
+        rows = F.one_hot(memory['given_on'], entries).bool() & memory['active'][..., None]  # (B, K, R)
         masks = torch.zeros_like(memory['given_masks'])
         mass = masks.new_zeros(*values.shape[:2], 2, *frame['match'].shape[-2:])
         for slot in rows.any(1).any(0).nonzero().flatten().tolist():
@@ -206,14 +207,16 @@ class ObjectTokenHead(MaskHead):
 
     def _read_tokens(self, frame: dict[str, Tensor], memory: RecurrentState) -> tuple[Tensor, ...]:
         """Agreement of every pixel with each token of each object: M maps ``(B, K, h, w)``."""
-        batch, capacity = memory['active'].shape
-        tokens = frame['tokens'] if 'tokens' in frame else memory.get('tokens')
-        if tokens is None:
-            tokens = torch.zeros(batch, capacity, self.num_tokens, self.backbone_channels[-1])
-        tokens = self.read_tokens(tokens.reshape(batch, capacity * self.num_tokens, -1))  # (B, K*M, C)
+        batch, count = memory['active'].shape
+        if 'tokens' in frame:  # as the backbone gave them back, for all slots
+            tokens = frame['tokens'].unflatten(1, (-1, self.num_tokens))
+            tokens = tokens[:, memory['slots']] if 'slots' in memory else tokens
+        else:
+            tokens = memory['tokens']
+        tokens = self.read_tokens(tokens.reshape(batch, count * self.num_tokens, -1))  # (B, K*M, C)
         embedding = frame['embedding']  # (B, C, h, w)
         scores = (tokens @ embedding.flatten(2)) / embedding.shape[1] ** 0.5
-        return scores.view(batch, capacity, self.num_tokens, *embedding.shape[-2:]).unbind(2)
+        return scores.view(batch, count, self.num_tokens, *embedding.shape[-2:]).unbind(2)
 
     # ----------------------------------------------------------------------------------------------------- memory
 
@@ -233,17 +236,16 @@ class ObjectTokenHead(MaskHead):
             memory[key] = torch.where(rows, sums, memory[key])
         memory['given_masks'] = torch.where(rows, masks, memory['given_masks'])
         self._keep_keys(frame['match'], memory, pending)
-        if self.requires_prompts:
-            memory['tokens'] = self._tokens(frame['patches'], masks, pending, memory['tokens'])
+        memory['tokens'] = self._tokens(frame['patches'], masks, pending, memory['tokens'])
 
     def _keep_keys(self, keys: Tensor, memory: RecurrentState, pending: Tensor) -> None:
         """Store ``keys (B, C, h, w)`` in the first entry that no other object refers to."""
-        capacity = pending.shape[1]
+        entries = memory['given_keys'].shape[1]
         others = memory['active'] & ~pending
-        used = (F.one_hot(memory['given_on'], capacity).bool() & others[..., None]).any(1)  # (B, R)
+        used = (F.one_hot(memory['given_on'], entries).bool() & others[..., None]).any(1)  # (B, R)
         entry = (~used).float().argmax(1)  # (B,)
         memory['given_on'] = torch.where(pending, entry[:, None], memory['given_on'])
-        write = F.one_hot(entry, capacity).bool() & pending.any(1, keepdim=True)
+        write = F.one_hot(entry, entries).bool() & pending.any(1, keepdim=True)
         memory['given_keys'] = torch.where(write[..., None, None, None], keys[:, None], memory['given_keys'])
 
     def forget(self, state: RecurrentState) -> RecurrentState:
