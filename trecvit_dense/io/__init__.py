@@ -1,18 +1,25 @@
-"""Video in, video and tracks out, a frame at a time."""
+"""Video in; video, tracks and masks out, a frame at a time.
 
-from .atomic import atomic_path
-from .frame_source import FrameSource, VideoError
-from .mask_file import MaskWriter, read_mask, write_mask
-from .track_writer import TrackWriter
-from .video_writer import VideoWriter
+What is named here is imported when it is asked for: whoever reads masks alone need not wait for the video libraries.
+"""
 
-__all__ = [
-    'FrameSource',
-    'MaskWriter',
-    'TrackWriter',
-    'VideoError',
-    'VideoWriter',
-    'atomic_path',
-    'read_mask',
-    'write_mask',
-]
+import importlib
+from typing import Any
+
+_HOMES = {
+    'FrameSource': 'frame_source',
+    'MaskWriter': 'mask_file',
+    'TrackWriter': 'track_writer',
+    'VideoError': 'frame_source',
+    'VideoWriter': 'video_writer',
+    'atomic_path': 'atomic',
+    'read_mask': 'mask_file',
+    'write_mask': 'mask_file',
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f'{__name__}.{_HOMES[name]}'), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

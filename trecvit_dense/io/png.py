@@ -15,6 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+try:  # four times as fast; 'pip install isal' is all that it takes
+    from isal import isal_zlib as inflater
+except ImportError:
+    inflater = zlib
+
 _SIGNATURE = b'\x89PNG\r\n\x1a\n'
 _GREY, _PALETTE = 0, 3
 _NONE, _SUB, _UP = 0, 1, 2
@@ -36,7 +41,7 @@ def read_index_png(path: str | Path) -> np.ndarray:
         raise FileNotFoundError(f'{path}: no such mask') from None
     try:
         labels = decode_index_png(data)
-    except (ValueError, zlib.error, struct.error) as error:
+    except (ValueError, zlib.error, inflater.error, struct.error) as error:
         raise ValueError(f'{path}: damaged PNG ({error})') from None
     if labels is None:
         from .mask_file import read_mask
@@ -59,7 +64,7 @@ def decode_index_png(data: bytes) -> np.ndarray | None:
     """``(H, W)`` uint8, read-only where no copy was needed; None for a file that the fast way does not cover.
 
     Raises:
-        ValueError, zlib.error, struct.error: the file is damaged.
+        ValueError, struct.error, or the error of the inflating library: the file is damaged.
     """
     if data[:8] != _SIGNATURE or data[12:16] != b'IHDR':
         return None
@@ -95,7 +100,7 @@ def _inflate(stream: bytes, size: int) -> bytes:
     """``size`` bytes; the two bytes of zlib's header and the checksum over the pixels are left aside."""
     if len(stream) < 2 or stream[1] & 0x20:  # a preset dictionary, which PNG forbids
         raise ValueError('no image data')
-    pixels = zlib.decompress(stream[2:], wbits=-zlib.MAX_WBITS, bufsize=size)
+    pixels = inflater.decompress(stream[2:], wbits=-zlib.MAX_WBITS, bufsize=size)
     if len(pixels) != size:
         raise ValueError(f'holds {len(pixels)} bytes of pixels; wanted {size}')
     return pixels

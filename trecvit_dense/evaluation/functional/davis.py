@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -101,6 +102,7 @@ def f_measure(num_truth: int, num_prediction: int, truth_near: int, prediction_n
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
+@lru_cache(maxsize=64)
 def bound_pixels(bound_th: float, size: tuple[int, int]) -> float:
     """Tolerance in pixels: ``bound_th`` itself from 1 on, else that share of the diagonal of ``size``, rounded up."""
     return bound_th if bound_th >= 1 else float(math.ceil(bound_th * np.linalg.norm(size)))
