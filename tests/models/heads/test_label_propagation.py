@@ -205,6 +205,21 @@ def test_each_object_is_as_if_it_were_alone() -> None:
             assert alone[key][..., slot].amax() > 0.3, 'the object must still be there'
 
 
+def test_videos_of_a_batch_are_apart() -> None:
+    head, clips = build(), [noisy(4), noisy(4).flip(1)]
+    given = [torch.stack([square(2, 2), square(9, 9)]), torch.stack([square(6, 6), torch.zeros(INPUT)])]
+    rows = [torch.tensor([True, True]), torch.tensor([True, False])]
+    together, _ = head(
+        Features((FeatureLevel(torch.stack(clips).flatten(2, 3), SIZE, (STRIDE, STRIDE)),)),
+        head.begin(2, 'cpu', masks=torch.stack(given), rows=torch.stack(rows)),
+        INPUT,
+    )
+    for index, maps in enumerate(clips):
+        state = head.begin(1, 'cpu', masks=given[index][None], rows=rows[index][None])
+        alone, _ = head(features(maps), state, INPUT)
+        torch.testing.assert_close(together.probabilities[index], alone.probabilities[0])
+
+
 def test_an_object_given_late_is_followed_from_then_on() -> None:
     shifts = [(0, step) for step in range(8)]
     found, _ = run(build(top_k=1), moving(shifts), {0: {0: square(2, 2)}, 3: {1: square(8, 6)}})

@@ -28,14 +28,19 @@ class LabelPropagationHead(MaskHead):
     State beside the slot table (K slots, M given frames, ``num_context`` frames; cells ``(h, w)``; features of unit
     length):
 
-    =======================  ====================  ==============================================================
+    =======================  ====================  ====================================================================
     ``age``                  ``(B, K)`` int64      frames since the object was given; 0: never
     ``source``               ``(B, K)`` int64      the given frame it belongs to
     ``mask``                 ``(B, h, w, K)``      the given masks
     ``given_frames.{m}``     ``(B, h, w, C)``      features of a frame on which objects were given
     ``recent.{i}.features``  ``(B, h, w, C)``      features ``i + 1`` frames ago
     ``recent.{i}.labels``    ``(B, h, w, K)``      labels found there
-    =======================  ====================  ==============================================================
+    =======================  ====================  ====================================================================
+
+    Features decide. On the real clip of 60 frames that the weights in the box were tried on (J of copying the first
+    mask: 0.517) their final level at stride 16 had J 0.11, ``levels=(1, 2), stride=4`` 0.74. Low levels are local
+    enough, and a fine grid carries a mask better than a coarse one. On one core a frame of 216 x 384 pixels takes about
+    0.01 s at stride 16, 0.05 to 0.08 s at 8, 0.2 s at 4, for 20 objects as for one.
 
     An object reads its own given frame and the recent frames after it, so what is given to others, and when, changes
     nothing for it. Objects given on one frame share it and its affinities. A correction makes the frame on which it is

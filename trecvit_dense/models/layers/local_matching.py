@@ -1,7 +1,7 @@
 """The most similar cells of some reference frames, within a window: what label propagation is made of.
 
 Neither the affinities of all pairs of cells nor a sort of them is ever held: a tile of the frame is compared with the
-part of the references that its windows cover, and only columns that can hold one of the best ``k`` are looked into.
+part of the references that its windows cover, and only rows that can hold one of the best ``k`` are looked into.
 """
 
 from __future__ import annotations
@@ -46,65 +46,54 @@ def best_matches(
     places = [torch.zeros(height, width, k, dtype=torch.int64, device=frame.device) for _ in sets]
     biases: dict[tuple[int, ...], Tensor] = {}
     for top in range(0, height, TILE):
+        first_row = max(top - radius, 0)
+        # columns outermost: the part that a tile needs is then one piece of memory, and nothing is copied for it
+        band = torch.stack([part[first_row : top + TILE + radius].transpose(0, 1) for part in references], 1)
         for left in range(0, width, TILE):
             tile = frame[top : top + TILE, left : left + TILE]  # (th, tw, C)
-            rows, columns = slice(top, top + tile.shape[0]), slice(left, left + tile.shape[1])
-            first = max(top - radius, 0), max(left - radius, 0)
-            parts = [
-                reference[first[0] : rows.stop + radius, first[1] : columns.stop + radius] for reference in references
-            ]
-            region = tuple(parts[0].shape[:2])
-            shift = first[0] - top, first[1] - left
-            if (key := (*tile.shape[:2], *region, *shift)) not in biases:
-                biases[key] = _bias(tile.shape[:2], region, shift, radius, nearness).to(frame)
-            similar = _compare(tile, parts, biases[key])
-            peaks = similar.amax(2)  # (n, R, kw): of every column
-            for index, members in enumerate(sets):
-                best, where = _pick(similar, peaks, members, k)
-                found = best.shape[-1]
-                reference, row, column = _unravel(where, region)
-                where = (reference * height + row + first[0]) * width + column + first[1]
-                values[index][rows, columns, :found] = best.view(*tile.shape[:2], found)
-                places[index][rows, columns, :found] = where.view(*tile.shape[:2], found)
+            first_column = max(left - radius, 0)
+            keys = band[first_column : left + TILE + radius]  # (kw, R, kh, C)
+            key = (*tile.shape[:2], keys.shape[2], keys.shape[0], first_row - top, first_column - left)
+            if key not in biases:
+                biases[key] = _bias(key[:2], key[2:4], key[4:], radius, nearness).to(frame)
+            similar = (tile.flatten(0, 1) @ keys.flatten(0, 2).T).view(-1, *keys.shape[:3]).add_(biases[key])
+            peaks = similar.amax(1)  # (n, R, kh): of every row of every reference
+            for best, where, members in zip(values, places, sets, strict=True):
+                found = _pick(similar, peaks, members, k)
+                target = (slice(top, top + TILE), slice(left, left + TILE), slice(found[0].shape[1]))
+                column, reference, row = _unravel(found[1], keys.shape[1:3])
+                place = (reference * height + row + first_row) * width + column + first_column
+                best[target], where[target] = (part.view(*tile.shape[:2], -1) for part in (found[0], place))
     return [(best.flatten(0, 1), where.flatten(0, 1)) for best, where in zip(values, places, strict=True)]
 
 
 def _bias(tile: Sequence[int], region: Sequence[int], shift: Sequence[int], radius: int, nearness: float) -> Tensor:
-    """What is added to a similarity: ``-inf`` outside the window, a little less with distance: ``(n, kh, kw)``."""
-    total = 0.0
-    for axis, shape in ((0, (tile[0], 1, region[0], 1)), (1, (1, tile[1], 1, region[1]))):
+    """What is added to a similarity: ``-inf`` outside the window, a little less with distance: ``(n, kw, 1, kh)``."""
+    total = torch.zeros(())
+    for axis, shape in ((0, (tile[0], 1, 1, 1, region[0])), (1, (1, tile[1], region[1], 1, 1))):
         away = (torch.arange(region[axis]) + shift[axis] - torch.arange(tile[axis])[:, None]).float()  # (t, k)
         total = total + (-nearness * away.square()).masked_fill(away.abs() > radius, -torch.inf).view(shape)
     return total.flatten(0, 1)
 
 
-def _compare(tile: Tensor, parts: Sequence[Tensor], bias: Tensor) -> Tensor:
-    """Similarities of a tile's n cells with a region of all references: ``(n, R, kh, kw)``."""
-    keys = torch.stack(list(parts))  # (R, kh, kw, C)
-    similar = tile.flatten(0, 1) @ keys.flatten(0, 2).T  # (n, R*kh*kw)
-    return similar.view(-1, *keys.shape[:3]).add_(bias[:, None])
-
-
 def _pick(similar: Tensor, peaks: Tensor, members: Sequence[int], k: int) -> tuple[Tensor, Tensor]:
-    """The ``k`` best of some references, ``(n, k)``, and their indices into ``(R, kh, kw)``.
+    """The ``k`` best of some references, ``(n, k)``, and their indices into ``(kw, R, kh)``.
 
-    They lie in the ``k`` columns with the largest peaks, so a full sort looks at ``k`` columns only: 4 times faster.
+    They lie in the ``k`` rows with the largest peaks, so only ``k`` rows are searched: 4 times faster.
     """
-    n, count, height, width = similar.shape
+    _, width, count, height = similar.shape
     if len(members) < count:
         chosen = torch.tensor(members, device=similar.device)
         peaks = peaks[:, chosen]
-    column = peaks.flatten(1).topk(min(k, peaks[0].numel()), sorted=False).indices  # (n, k) of (members, kw)
-    reference, column = column.div(width, rounding_mode='floor'), column % width
+    row = peaks.flatten(1).topk(min(k, peaks[0].numel()), sorted=False).indices  # (n, k) of (members, kh)
     if len(members) < count:
-        reference = chosen[reference]
-    start = reference * (height * width) + column
-    index = (start[..., None] + torch.arange(height, device=similar.device) * width).flatten(1)  # (n, k*kh)
-    values, best = similar.flatten(1).gather(1, index).topk(min(k, index.shape[1]))
-    return values, index.gather(1, best)
+        row = chosen[row.div(height, rounding_mode='floor')] * height + row % height
+    index = row[..., None] + torch.arange(width, device=similar.device) * (count * height)
+    values, best = similar.flatten(1).gather(1, index.flatten(1)).topk(min(k, index[0].numel()))
+    return values, index.flatten(1).gather(1, best)
 
 
-def _unravel(index: Tensor, region: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Reference, row and column of an index into ``(R, kh, kw)``."""
-    reference, rest = index.div(region[0] * region[1], rounding_mode='floor'), index % (region[0] * region[1])
-    return reference, rest.div(region[1], rounding_mode='floor'), rest % region[1]
+def _unravel(index: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """The three indices into ``(..., *sizes)`` of a flat one."""
+    rest = index.div(sizes[1], rounding_mode='floor')
+    return rest.div(sizes[0], rounding_mode='floor'), rest % sizes[0], index % sizes[1]
