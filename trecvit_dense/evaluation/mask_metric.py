@@ -74,7 +74,7 @@ class MaskMetric(BaseMetric):
                 save_masks(predictions['model'], sample, self.save_dir)
             rows = {}
             frames = annotated_frames(sample.masks)
-            if len(frames) > 1:
+            if len(frames) >= self.protocol.least:
                 predictions['copy_first'] = CopyFirst(sample.masks)
                 rows = {name: self._score(sample, masks, frames) for name, masks in predictions.items()}
             self.results.append(dict(name=sample.name, unseen=sample.meta.get('unseen'), rows=rows))
@@ -89,7 +89,7 @@ class MaskMetric(BaseMetric):
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
         empty = [result['name'] for result in results if not any(result['rows'].values())]
         if empty:
-            warnings.warn(f'not scored, no annotated frame after the given one: {", ".join(empty)}', stacklevel=2)
+            warnings.warn(f'not scored, too few annotated frames after the given one: {", ".join(empty)}', stacklevel=2)
         metrics: dict[str, float] = {}
         methods = dict.fromkeys(method for result in results for method in result['rows'])
         for method in methods:

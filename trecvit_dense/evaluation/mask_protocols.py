@@ -60,6 +60,7 @@ class MaskProtocol:
         image_set: Folder of ``ImageSets`` that holds the lists.
         some_frames: The truth may leave out frames that the prediction has.
         binary: Anything but black is the object, in colour files, too.
+        least: Annotated frames that a sequence needs.
     """
 
     dataset: str
@@ -70,6 +71,7 @@ class MaskProtocol:
     image_set: str | None = None
     some_frames: bool = False
     binary: bool = False
+    least: int = 3
 
 
 def _semi(truth: Frames, prediction: Frames, facts: SequenceFacts) -> list[ObjectScores]:
@@ -147,11 +149,12 @@ PROTOCOLS = {
         key='unsupervised',
         annotations='Annotations_unsupervised',
         image_set='2017',
+        least=1,
     ),
-    'youtubevos': MaskProtocol('youtubevos', _youtube, _youtube_summary, some_frames=True),
+    'youtubevos': MaskProtocol('youtubevos', _youtube, _youtube_summary, some_frames=True, least=2),
     'mose': MaskProtocol('mose', _mose, _davis_summary),
     'mosev2': MaskProtocol('mosev2', _mosev2, _mosev2_summary),
-    'lvos': MaskProtocol('lvos', _lvos, _lvos_summary, some_frames=True),
+    'lvos': MaskProtocol('lvos', _lvos, _lvos_summary, some_frames=True, least=2),
 }
 
 
@@ -173,7 +176,12 @@ def check_decay(decay: str) -> None:
 
 
 def report(
-    protocol: MaskProtocol, scores: Scores, groups: Groups | None = None, *, decay: str = 'sound', per_sequence=False
+    protocol: MaskProtocol,
+    scores: Scores,
+    groups: Groups | None = None,
+    *,
+    decay: str = 'sound',
+    per_sequence: bool = False,
 ) -> dict[str, float]:
     """What is reported of all sequences: summary, ``num_sequences``, ``num_objects``, and single ones if wanted.
 

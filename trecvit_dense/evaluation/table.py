@@ -12,17 +12,30 @@ _COLUMNS = ('AJ', 'delta_avg', 'OA', *(f'delta_{threshold}' for threshold in THR
 _ROWS = {'': 'model', 'zero_motion': 'zero motion', 'lucas_kanade': 'Lucas-Kanade', 'reset': 'state reset'}
 _PER_VIDEO = 'per_video'
 _HIDDEN = {'occluded': 'points that were hidden', 'reappear': 'points that were hidden and came back'}
+_MASK_COLUMNS = tuple(
+    'G J&F J&F_new J J_recall J_decay F F_recall F_decay F_new J_seen F_seen J_unseen F_unseen V V_seen V_unseen '
+    'disappear_J disappear_F_new reappear_J reappear_F_new'.split()
+)
+_MASK_ROWS = {
+    '': 'model',
+    'copy_first': 'copy first mask',
+    'label_propagation': 'label propagation',
+    'reset': 'state reset',
+}
+_PER_SEQUENCE = 'per_sequence'
 _DETAIL = re.compile(r'/AJ_RD_D\d+_dmin\d+$')  # 25 bins: in results.json, too many to read here
 
 
 def format_table(metrics: dict[str, float]) -> str:
-    """One block per protocol, e.g. ``tapvid/first/256``, with rows model, zero motion, others; then the rest.
+    """One block per protocol, say ``tapvid/first/256`` or ``davis``: the model and what it must beat; then the rest.
 
     Args:
         metrics: Flat, as metrics return them. A value that is NaN or None prints as ``-``.
     """
-    groups = sorted(_point_groups(metrics))
-    blocks = [_point_block(group, metrics) for group in groups]
+    makers = {group: _point_block for group in _point_groups(metrics)}
+    makers |= {group: _mask_block for group in _mask_groups(metrics)}
+    groups = sorted(makers)
+    blocks = [makers[group](group, _below(group, metrics, groups)) for group in groups]
     rest = {key: value for key, value in metrics.items() if not any(key.startswith(f'{group}/') for group in groups)}
     rest = {key: value for key, value in rest.items() if not _DETAIL.search(key)}
     if rest:
@@ -37,8 +50,47 @@ def _point_groups(metrics: dict[str, float]) -> set[str]:
     return {head for head in heads if head.rpartition('/')[2] not in inner and f'/{_PER_VIDEO}/' not in head}
 
 
-def _point_block(group: str, metrics: dict[str, float]) -> str:
-    values = {key[len(group) + 1 :]: value for key, value in metrics.items() if key.startswith(f'{group}/')}
+def _mask_groups(metrics: dict[str, float]) -> set[str]:
+    """Prefixes below which a segmentation protocol reports: those of ``J&F`` of the model over all objects."""
+    heads = {key.rpartition('/')[0] for key in metrics if key.endswith('/J&F')}
+    return {head for head in heads if head.rpartition('/')[2] not in _MASK_ROWS and f'/{_PER_SEQUENCE}/' not in head}
+
+
+def _below(group: str, metrics: dict[str, float], groups: Sequence[str]) -> dict[str, float]:
+    """The metrics of a group without its prefix, and without those of groups inside it."""
+    inner = tuple(f'{other}/' for other in groups if other.startswith(f'{group}/'))
+    own = {key: value for key, value in metrics.items() if key.startswith(f'{group}/') and not key.startswith(inner)}
+    return {key[len(group) + 1 :]: value for key, value in own.items()}
+
+
+def _mask_block(group: str, values: dict[str, float]) -> str:
+    title = group
+    if 'num_objects' in values:
+        title += f': {int(values["num_sequences"])} sequences, {int(values["num_objects"])} objects'
+    columns = [column for column in _MASK_COLUMNS if column in values]
+    rows = [['', *columns]]
+    for method, label in _MASK_ROWS.items():
+        prefix = f'{method}/' if method else ''
+        if f'{prefix}J&F' in values:
+            rows.append([label, *(_number(values.get(prefix + column)) for column in columns)])
+    return '\n'.join([title, *_grid(rows), *_sequence_rows(values)])
+
+
+def _sequence_rows(values: dict[str, float]) -> list[str]:
+    """A line per sequence: the model, and J&F of the other methods."""
+    names = [key[len(_PER_SEQUENCE) + 1 : -len('/J')] for key in values if re.match(rf'{_PER_SEQUENCE}/.*/J$', key)]
+    names = [name for name in names if name.rpartition('/')[2] not in _MASK_ROWS]
+    if not names:
+        return []
+    columns = {key: key for key in ('J&F', 'J', 'F')}
+    others = {f'{method}/J&F': f'{label} J&F' for method, label in _MASK_ROWS.items() if f'{method}/J&F' in values}
+    columns |= others
+    rows = [['sequence', *columns.values()]]
+    rows += [[name, *(_number(values.get(f'{_PER_SEQUENCE}/{name}/{key}')) for key in columns)] for name in names]
+    return ['', *_grid(rows)]
+
+
+def _point_block(group: str, values: dict[str, float]) -> str:
     lines = [_title(group, values), *_method_rows(values, '')]
     for subset, title in _HIDDEN.items():
         if f'{subset}/AJ' in values:
