@@ -124,14 +124,25 @@ class LabelPropagationHead(MaskHead):
     def decode(
         self, frame: dict[str, Tensor], memory: RecurrentState, tracked: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        features = frame['features']
-        if 'age' not in memory:
-            memory.update(self._empty(features, tracked.shape[1]))
-        found = [self._propagate(index, part, memory, tracked[index]) for index, part in enumerate(features)]
-        frame['labels'] = torch.stack(found)  # (B, h, w, K)
-        return self._distribution(frame['labels'].permute(0, 3, 1, 2)), {}
+        frame['labels'] = self.labels(frame['features'], memory, tracked)
+        return self._distribution(frame['labels']), {}
 
-    def _empty(self, features: Tensor, slots: int) -> dict[str, Tensor]:
+    def allocate(self, frame: dict[str, Tensor], memory: RecurrentState) -> None:
+        if 'age' not in memory:
+            memory.update(self.empty(frame['features'], memory['active'].shape[1]))
+
+    def slot_dims(self, memory: RecurrentState) -> dict[str, int]:
+        recent = [key for key in memory if key.startswith('recent.') and key.endswith('.labels')]
+        return dict(age=1, source=1, mask=3) | dict.fromkeys(recent, 3) if 'age' in memory else {}
+
+    @torch.no_grad()
+    def labels(self, features: Tensor, memory: RecurrentState, tracked: Tensor) -> Tensor:
+        """What the cells of a frame, ``features (B, h, w, C)``, take over from the past: ``(B, K, h, w)``."""
+        found = [self._propagate(index, part, memory, tracked[index]) for index, part in enumerate(features)]
+        return torch.stack(found).permute(0, 3, 1, 2)
+
+    def empty(self, features: Tensor, slots: int) -> dict[str, Tensor]:
+        """The entries of a new state, for frames like ``features (B, h, w, C)``."""
         batch, height, width, _ = features.shape
         count = torch.zeros(batch, slots, dtype=torch.int64, device=features.device)
         labels = features.new_zeros(batch, height, width, slots)
@@ -201,12 +212,16 @@ class LabelPropagationHead(MaskHead):
     def remember(
         self, frame: dict[str, Tensor], memory: RecurrentState, probabilities: Tensor, pending: Tensor
     ) -> None:
-        features, labels = frame['features'], frame['labels']
+        labels = torch.where(pending[..., None, None], probabilities[:, 1:], frame['labels'])
+        self.keep(frame['features'], labels, memory, pending)
+
+    @torch.no_grad()
+    def keep(self, features: Tensor, labels: Tensor, memory: RecurrentState, pending: Tensor) -> None:
+        """Make a frame, ``features (B, h, w, C)``, with its ``labels (B, K, h, w)`` the most recent one."""
+        labels = labels.permute(0, 2, 3, 1)  # (B, h, w, K)
         memory['age'] = memory['age'] + (memory['age'] > 0)
         if pending.any():
-            given = probabilities[:, 1:].permute(0, 2, 3, 1)  # (B, h, w, K)
-            labels = torch.where(pending[:, None, None], given, labels)
-            memory['mask'] = torch.where(pending[:, None, None], given, memory['mask'])
+            memory['mask'] = torch.where(pending[:, None, None], labels, memory['mask'])
             memory['age'] = memory['age'].masked_fill(pending, 1)
             self._keep_frame(features, memory, pending)
         for index in range(self.num_context - 1, 0, -1):  # names move on, tensors stay where they are

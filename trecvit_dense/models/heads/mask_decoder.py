@@ -12,7 +12,7 @@ class MaskDecoder(nn.Module):
 
     Args:
         channels, fine_channels: Width of the shared features at stride 4 and 2.
-        cues: Maps of each object: 3 masks and those of its rivals, score, 4 agreements, 2 of motion, tokens.
+        cues: Maps of each object: 4 masks and those of its rivals, score, 4 agreements, 2 of motion, tokens.
         hidden_dim: Width at stride 4; twice that at strides 8, 16 and 32.
     """
 
@@ -36,7 +36,7 @@ class MaskDecoder(nn.Module):
         self.cue_fine = nn.Conv2d(1, width // 2, 3, padding=1)
         self.fine = nn.Conv2d(width // 2, width // 2, 3, padding=1)
         self.fine_logit = nn.Conv2d(width // 2, 1, 3, padding=1)
-        self.prior = nn.Parameter(torch.tensor([0.4, 0.4, 0.1, 0.7]))
+        self.prior = nn.Parameter(torch.tensor([1.0, 0.05, 0.05, 0.0, 0.1]))
         for layer in (self.logit, self.fine_logit):
             nn.init.normal_(layer.weight, std=1e-3)
             nn.init.zeros_(layer.bias)
@@ -49,8 +49,8 @@ class MaskDecoder(nn.Module):
         """Logits ``(B, K, 2h, 2w)`` of each object alone.
 
         Args:
-            maps: ``(B, K, 4 + M, h, w)``: mask read from the given frame, from the last frame, the last mask itself,
-                score of the target model, agreement with tokens.
+            maps: ``(B, K, 5 + M, h, w)``: mask carried over, read from the given frame, from the last frame, the last
+                mask itself; score of the target model, agreement with tokens.
             matches: ``(B, K, 6, h / 2, w / 2)`` agreement with object and rest of the given and of the last frame, and
                 motion beside that of the object.
             tracked: ``(B, K)`` bool.
@@ -58,13 +58,13 @@ class MaskDecoder(nn.Module):
         batch, count, _, height, width = maps.shape
         flags = tracked[..., None, None, None]
         maps = maps * flags
-        masks = maps[:, :, :3]
+        masks = maps[:, :, :4]
         rivals = _rivals(masks)
         matches = F.interpolate((matches * flags).flatten(0, 1), (height, width), mode='bilinear', align_corners=False)
         cues = torch.cat(
-            [(2 * masks - 1).flatten(0, 1), maps[:, :, 3:].flatten(0, 1), rivals.flatten(0, 1), matches], 1
+            [(2 * masks - 1).flatten(0, 1), maps[:, :, 4:].flatten(0, 1), rivals.flatten(0, 1), matches], 1
         )
-        evidence = torch.cat([masks.clamp(0.01, 0.99).logit(), 2 * maps[:, :, 3:4]], 2).flatten(0, 1)
+        evidence = torch.cat([masks.clamp(0.01, 0.99).logit(), 2 * maps[:, :, 4:5]], 2).flatten(0, 1)
         base = (evidence * self.prior.view(-1, 1, 1)).sum(1, keepdim=True)  # (B*K, 1, h, w)
         fused = self.cues_in(cues).unflatten(0, (batch, count)) + shared['coarse'][:, None]
         x4 = F.relu(self.top(F.relu(fused.flatten(0, 1))))

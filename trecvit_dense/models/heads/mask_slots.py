@@ -102,10 +102,15 @@ def soft_aggregate(probabilities: Tensor, active: Tensor) -> Tensor:
     return odds / odds.sum(1, keepdim=True)
 
 
+def share_cells(given: Tensor, pending: Tensor) -> Tensor:
+    """Given masks ``(B, K, h, w)`` of the pending objects; where they overlap, they share the cell."""
+    given = given * pending[..., None, None]
+    return given / given.sum(1, keepdim=True).clamp(min=1)
+
+
 def place_given(probabilities: Tensor, given: Tensor, pending: Tensor) -> Tensor:
     """``probabilities (B, K + 1, h, w)`` with the given masks in their place; the others share what is left."""
-    given = given * pending[..., None, None]
-    given = given / given.sum(1, keepdim=True).clamp(min=1)
+    given = share_cells(given, pending)
     others = torch.cat([torch.ones_like(pending[:, :1]), ~pending], 1)[..., None, None]  # background and the others
     rest = probabilities * others
     share = (1 - given.sum(1, keepdim=True)) / rest.sum(1, keepdim=True).clamp(min=1e-6)
@@ -128,12 +133,7 @@ class MaskHead(Head):
         stride: Model-input pixels per cell of the probabilities.
         max_objects: Slots of a live session.
 
-    Attributes:
-        slot_entries: State entries that have the slots in dimension 1. A frame then costs what the objects cost that
-            are there, not the capacity: ``decode`` and ``remember`` see these entries without the empty slots.
     """
-
-    slot_entries: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -181,6 +181,14 @@ class MaskHead(Head):
         """What one frame needs of the features, for each of the T frames."""
         raise TypeError(f'{type(self).__name__} must define prepare(features, input_size)')
 
+    def slot_dims(self, memory: RecurrentState) -> dict[str, int]:
+        """Entries of ``memory`` that have the slots in some dimension, and in which.
+
+        ``decode`` and ``remember`` then see them without the empty slots: a frame costs what the objects cost that are
+        there, not the capacity.
+        """
+        return {}
+
     def allocate(self, frame: dict[str, Tensor], memory: RecurrentState) -> None:
         """Add the entries that the head needs to ``memory`` when it is new: their sizes depend on the frame's."""
 
@@ -215,7 +223,7 @@ class MaskHead(Head):
             raise ValueError(f'the given masks cover {tuple(seen)} cells, the frame {wanted}; masks must fit the frame')
         prepared = self.prepare(features, input_size)
         self.allocate(prepared[0], memory)
-        slots = self._occupied(active)
+        slots = self._occupied(active, memory)
         part = self._narrow(memory, slots)
         probabilities, extras = self._frames(prepared, part, rows[:, slots], given[:, slots])
         memory = self._widen(part, memory, slots)
@@ -229,26 +237,25 @@ class MaskHead(Head):
         active = active[:, None].expand(-1, len(prepared), -1)
         return MaskOutput(probabilities, active, first, self.stride, extras), memory
 
-    def _occupied(self, active: Tensor) -> Tensor:
+    def _occupied(self, active: Tensor, memory: RecurrentState) -> Tensor:
         """Slots that hold an object in some video of the batch; all in training, where outputs feed a loss."""
         used = active.any(0)
-        everything = self.training or (not self.slot_entries and bool(used.any()))
+        everything = self.training or (not self.slot_dims(memory) and bool(used.any()))
         return torch.arange(len(used), device=used.device) if everything else used.nonzero().flatten()
 
     def _narrow(self, memory: RecurrentState, slots: Tensor) -> RecurrentState:
         part = RecurrentState(memory)
         if len(slots) < memory['active'].shape[1]:
-            part.update({key: memory[key][:, slots] for key in ('active', *self.slot_entries) if key in memory})
+            dims = dict(active=1) | self.slot_dims(memory)
+            part.update({key: memory[key].index_select(dim, slots) for key, dim in dims.items()})
             part['slots'] = slots
         return part
 
     def _widen(self, part: RecurrentState, memory: RecurrentState, slots: Tensor) -> RecurrentState:
         if part.pop('slots', None) is None:
             return part
-        for key in ('active', *self.slot_entries):
-            if key in memory:
-                narrow, part[key] = part[key], memory[key].clone()
-                part[key][:, slots] = narrow
+        for key, dim in (dict(active=1) | self.slot_dims(memory)).items():
+            part[key] = memory[key].index_copy(dim, slots, part[key])
         return part
 
     def _frames(

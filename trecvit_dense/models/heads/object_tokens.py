@@ -3,13 +3,14 @@
 Every object is a few read-only tokens beside the patches, made from features that its mask covers, and a dense memory
 that only the head reads, all of constant size:
 
-- the frame on which its mask was given (features and mask), compared with every new frame, everywhere;
-- the last frame (features and predicted mask), compared nearby;
+- the frame on which its mask was given and a few recent ones, from which masks are carried over to the most similar
+  cells nearby (:class:`LabelPropagationHead` on its own; here it hands on what the decoder made of the masks);
+- the same frame compared everywhere, and the last one nearby, with learned features;
 - a linear classifier, fitted in closed form to sums over all past frames (:class:`TargetModel`).
 
-Comparing with the first frame everywhere and with the last one nearby is the scheme of FEELVOS (arXiv 1902.09513).
-Affinities are computed once a frame and shared by all objects; what an object adds is a matrix product with its mask
-and a small decoder. Objects compete at the end: soft aggregation over objects and background.
+Comparing with the first frame everywhere and with the last one nearby is the scheme of FEELVOS (arXiv 1902.09513). The
+decoder starts from the masks that were carried over and learns to correct them. Affinities are computed once a frame
+and shared by all objects. Objects compete at the end: soft aggregation over objects and background.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trecvit_dense.models.heads.base import MaskOutput
+from trecvit_dense.models.heads.label_propagation import LabelPropagationHead
 from trecvit_dense.models.heads.mask_decoder import MaskDecoder
-from trecvit_dense.models.heads.mask_slots import MaskHead, soft_aggregate
+from trecvit_dense.models.heads.mask_slots import MaskHead, share_cells, soft_aggregate
 from trecvit_dense.models.heads.target_model import TargetModel
 from trecvit_dense.models.layers.feature_pyramid import FeaturePyramid
 from trecvit_dense.models.layers.mask_matching import merge_cells, nearby, read_masks, split_cells
+from trecvit_dense.models.losses.mask_loss import MaskLoss
 from trecvit_dense.models.queries import object_targets
 from trecvit_dense.registry import MODELS
 from trecvit_dense.structures import Features, PromptGroup, RecurrentState
@@ -47,12 +50,13 @@ class ObjectTokenHead(MaskHead):
         num_tokens: Tokens of one object.
         attention: ``'read_only'``: objects do not disturb each other or other heads. ``'full'``: patches see them.
         use_prompts: Objects pass the backbone as tokens. False: the head works on backbones that take none.
-        window: How far the last frame is compared, in cells of 8 pixels.
+        window: How far the last frame is compared with learned features, in cells of 8 pixels.
+        carry: Arguments of the :class:`LabelPropagationHead` inside; its stride is 4. Default: the levels at stride 4
+            and 8 where the backbone has them, 3 recent frames, 10 votes within 8 cells.
         max_objects: Slots of a live session.
-        loss_weights: ``ce``, ``dice``, ``match``, ``target``.
+        loss: Arguments of :class:`MaskLoss`.
+        loss_weights: Of the auxiliary losses, ``match`` and ``target``.
     """
-
-    slot_entries = ('last', 'given_masks', 'given_on', 'given_sums', 'sums', 'fresh', 'tokens')
 
     def __init__(
         self,
@@ -67,12 +71,17 @@ class ObjectTokenHead(MaskHead):
         attention: str = 'read_only',
         use_prompts: bool = True,
         window: int = 6,
+        carry: dict | None = None,
         max_objects: int = 20,
+        loss: dict | None = None,
         loss_weights: dict[str, float] | None = None,
     ) -> None:
         super().__init__(backbone_channels, backbone_strides, stride=FINE, max_objects=max_objects)
         self.requires_prompts = use_prompts
         self.attention, self.num_tokens, self.window = attention, num_tokens, window
+        levels = [i for i, stride in enumerate(self.backbone_strides) if max(stride) in (COARSE, MATCH)] or [-1]
+        options = dict(levels=levels, num_context=3, top_k=10, radius=8) | (carry or {})
+        self.carry = LabelPropagationHead(self.backbone_channels, self.backbone_strides, stride=COARSE, **options)
         self.pyramid = FeaturePyramid(self.backbone_channels, self.backbone_strides, channels, COARSE, 2)
         self.fine = FeaturePyramid(self.backbone_channels, self.backbone_strides, fine_channels, FINE, 1)
         width = self.backbone_channels[-1]
@@ -82,8 +91,9 @@ class ObjectTokenHead(MaskHead):
         self.target = TargetModel(target_dim)
         self.target_features = nn.Conv2d(channels + fine_channels, target_dim - 1, 1)
         self.temperature = nn.Parameter(torch.tensor([2.7, 2.7]))  # log; of the given and of the last frame
-        self.decoder = MaskDecoder(channels, fine_channels, cues=13 + num_tokens, hidden_dim=hidden_dim)
-        self.loss_weights = dict(ce=1.0, dice=1.0, match=0.3, target=0.3) | (loss_weights or {})
+        self.decoder = MaskDecoder(channels, fine_channels, cues=15 + num_tokens, hidden_dim=hidden_dim)
+        self.mask_loss = MaskLoss(**(loss or {}))
+        self.loss_weights = dict(match=0.3, target=0.3) | (loss_weights or {})
 
     # ---------------------------------------------------------------------------------------------------- prompts
 
@@ -112,7 +122,8 @@ class ObjectTokenHead(MaskHead):
     ) -> RecurrentState:
         state = self.advance(state, 1)
         level, pending = features.levels[-1], state['pending']
-        state['tokens'] = self._tokens(level.maps()[:, 0], state['given'], pending, state.get('tokens'))
+        given = share_cells(state['given'], pending)
+        state['tokens'] = self._tokens(level.maps()[:, 0], given, pending, state.get('tokens'))
         state.update(fresh=pending, pending=torch.zeros_like(pending))
         return state
 
@@ -138,17 +149,19 @@ class ObjectTokenHead(MaskHead):
         parts.update(match=match.unbind(1), patches=features.levels[-1].maps().unbind(1))
         if GROUP in features.prompts:
             parts['tokens'] = features.prompts[GROUP].unbind(1)
+        parts['carry'] = self.carry.prepare(features, tuple(COARSE * n for n in coarse.shape[-2:]))
         return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
 
     def decode(
         self, frame: dict[str, Tensor], memory: RecurrentState, tracked: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        carried = self.carry.labels(frame['carry']['features'], self._carry_scope(memory), tracked)
         given, given_mass = self._match_given(frame, memory)
         last, last_mass, drift = self._match_last(frame, memory)
         score = self.target(frame['target'], self.target.fit(memory['given_sums'], memory['sums']))
         size = memory['last'].shape[-2:]
         score = score.unflatten(-1, size).clamp(-4, 4)
-        maps = torch.stack([given, last, memory['last'], score, *self._read_tokens(frame, memory)], 2)
+        maps = torch.stack([carried, given, last, memory['last'], score, *self._read_tokens(frame, memory)], 2)
         matches = torch.cat([given_mass, last_mass, drift], 2)  # (B, K, 6, h8, w8)
         logits = self.decoder(frame, maps, matches, tracked)
         probabilities = soft_aggregate(logits.float().sigmoid(), tracked)
@@ -176,7 +189,18 @@ class ObjectTokenHead(MaskHead):
             sums=zeros(capacity, dim, dim + 1),
             fresh=torch.zeros(batch, capacity, dtype=torch.bool, device=device),
         )
+        memory.put('carry', self.carry.empty(frame['carry']['features'], capacity))
         memory.setdefault('tokens', zeros(capacity, self.num_tokens, self.backbone_channels[-1]))
+
+    def slot_dims(self, memory: RecurrentState) -> dict[str, int]:
+        own = ('last', 'given_masks', 'given_on', 'given_sums', 'sums', 'fresh', 'tokens')
+        carried = {f'carry.{key}': dim for key, dim in self.carry.slot_dims(memory.scope('carry')).items()}
+        return {key: 1 for key in own if key in memory} | carried
+
+    def _carry_scope(self, memory: RecurrentState) -> RecurrentState:
+        scope = memory.scope('carry')
+        scope['active'] = memory['active']
+        return scope
 
     def _match_given(self, frame: dict[str, Tensor], memory: RecurrentState) -> tuple[Tensor, Tensor]:
         """Masks read from the frames on which they were given; objects given together share one comparison."""
@@ -226,6 +250,10 @@ class ObjectTokenHead(MaskHead):
         height4, width4 = frame['pixels'].shape[-2:]
         masks = probabilities[:, 1:, : 2 * height4, : 2 * width4].detach()
         masks = F.avg_pool2d(masks, 2)  # (B, K, h4, w4)
+        scope = self._carry_scope(memory)
+        self.carry.keep(frame['carry']['features'], masks, scope, pending)
+        del scope['active']
+        memory.put('carry', scope)
         sums = self.target.sums(frame['target'], masks.flatten(2))
         memory.update(last=masks, last_keys=frame['match'], sums=self.target.gather(memory['sums'], sums))
         memory['fresh'] = pending
@@ -236,7 +264,7 @@ class ObjectTokenHead(MaskHead):
             memory[key] = torch.where(rows, sums, memory[key])
         memory['given_masks'] = torch.where(rows, masks, memory['given_masks'])
         self._keep_keys(frame['match'], memory, pending)
-        memory['tokens'] = self._tokens(frame['patches'], masks, pending, memory['tokens'])
+        memory['tokens'] = self._tokens(frame['patches'], probabilities[:, 1:].detach(), pending, memory['tokens'])
 
     def _keep_keys(self, keys: Tensor, memory: RecurrentState, pending: Tensor) -> None:
         """Store ``keys (B, C, h, w)`` in the first entry that no other object refers to."""
@@ -257,6 +285,7 @@ class ObjectTokenHead(MaskHead):
         newest = state['given_on'].amax(1)
         state['last_keys'] = state['given_keys'][torch.arange(len(newest)), newest]
         state['sums'] = state['given_sums'].clone()
+        state.put('carry', self.carry.forget(state.scope('carry')))
         return state
 
     # ------------------------------------------------------------------------------------------------------- loss
@@ -266,23 +295,19 @@ class ObjectTokenHead(MaskHead):
         cells, extras, weight = output.probabilities, output.extras, self.loss_weights
         input_size = tuple(n * FINE for n in cells.shape[-2:])
         shares, known = (part.to(cells.device) for part in object_targets(samples, scale, input_size, FINE))
-        counted = output.active & ~output.given  # (B, T, K)
-        objects = shares * output.active[..., None, None]
-        target = torch.cat([1 - objects.sum(2, keepdim=True).clamp(max=1), objects], 2)  # (B, T, K + 1, h, w)
-        pixels = known & counted.any(2)[..., None, None]
-        ce = -(target * cells.clamp(min=1e-6).log()).sum(2)
-        dice = 1 - (2 * (cells[:, :, 1:] * shares).sum((-1, -2)) + 1) / ((cells[:, :, 1:] + shares).sum((-1, -2)) + 1)
+        losses = self.mask_loss(cells, output.active, output.given, shares, known)
+        height, width = extras['given'].shape[-2:]
+        shares = shares[..., : 2 * height, : 2 * width]
         coarse = F.avg_pool2d(shares.flatten(0, 2)[:, None], 2)[:, 0].view_as(extras['given'])
-        inner = extras['tracked'][..., None, None].expand_as(coarse)
+        known = F.avg_pool2d(known[..., : 2 * height, : 2 * width].float(), 2)[:, :, None] == 1
+        inner = extras['tracked'][..., None, None] & known
 
         def binary(p: Tensor) -> Tensor:
             return F.binary_cross_entropy(p.clamp(1e-4, 1 - 1e-4), coarse, reduction='none')
 
         match = binary(extras['given']) + binary(extras['last'])
         score = F.binary_cross_entropy_with_logits(3 * extras['score'], coarse, reduction='none')
-        return dict(
-            loss_ce=weight['ce'] * (ce * pixels).sum() / pixels.sum().clamp(min=1),
-            loss_dice=weight['dice'] * (dice * counted).sum() / counted.sum().clamp(min=1),
-            loss_match=weight['match'] * (match * inner).sum() / inner.sum().clamp(min=1),
-            loss_target=weight['target'] * (score * inner).sum() / inner.sum().clamp(min=1),
-        )
+        count = inner.sum().clamp(min=1)
+        losses['loss_match'] = weight['match'] * (match * inner).sum() / count
+        losses['loss_target'] = weight['target'] * (score * inner).sum() / count
+        return losses
