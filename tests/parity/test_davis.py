@@ -122,7 +122,7 @@ def lvos_videos(golden: Golden) -> None:
             same(o.F[None], golden[f'lvos/{video}/obj{o.object_id}/F'], video)
     for group, chosen in objects.items():
         assert names[group] == golden[f'lvos/{group}/object_names'].tolist()
-        for column, values in lvos.object_statistics(chosen).items():
+        for column, values in lvos.object_statistics(chosen, decay='official').items():
             key = f'lvos/{group}/{"V_per_object" if column == "V" else column}'
             same(values, golden[key], key)
     same(lvos.summarise(objects['seen'], objects['unseen'])['J&F'], golden['lvos/JF_mean'], 'J&F')

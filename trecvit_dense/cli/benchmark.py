@@ -4,6 +4,8 @@ Measured on random pixels: speed does not depend on what is seen. Times are medi
 after a warm-up. CPU time is what this process itself worked, summed over its threads: with one thread on a CPU it is
 the step's time whatever else the machine is busy with. Memory is the peak of the device on CUDA, and of the whole
 process so far, libraries and earlier rows included, on a CPU.
+
+``trecvit benchmark masks-evaluator`` measures ``trecvit eval-masks`` instead; ``masks-evaluator --help`` says more.
 """
 
 from __future__ import annotations
@@ -38,9 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    from trecvit_dense.cli import benchmark_masks
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == [benchmark_masks.NAME]:
+        return benchmark_masks.main(arguments[1:])
     parser = make_parser(__doc__)
     add_arguments(parser)
-    return benchmark(parser.parse_args(argv))
+    return benchmark(parser.parse_args(arguments))
 
 
 def benchmark(args: argparse.Namespace) -> int:
