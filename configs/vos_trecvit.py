@@ -72,7 +72,6 @@ test_evaluator = val_evaluator
 # are carried along by the features of the same backbone.
 reset_state = 'all'
 baseline = 'label_propagation'
-propagation = dict(type='LabelPropagationHead', levels=(1, 2, 3), stride=8)
 
 train_cfg = dict(type='FastResumeIterLoop', max_iters=480, val_interval=240)
 val_cfg = dict(type='ValLoop')
@@ -88,3 +87,21 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=480, T_max=430),
 ]
+
+# Sizes for other machines and purposes: --cfg-options preset=NAME
+presets = dict(
+    # The segmentation head in the box: on the backbone that tracks points, which stays as it is.
+    boxed={
+        '+pretrained': dict(backbone='boxed', points='boxed'),
+        '+model.heads.points': dict(type='CostVolumePointHead', channels=48, hidden_dim=128, iterations=2),
+        '+model.freeze': ('backbone', 'points'),
+        'train_dataloader.batch_size': 3,
+        'train_dataloader.dataset.size': (128, 128),
+        'train_dataloader.dataset.shared_surfaces': 0.6,
+        'train_cfg.max_iters': 1100,
+        'train_cfg.val_interval': 5000,
+        'param_scheduler.1.eta_min': 1e-5,
+        'param_scheduler.1.end': 1100,
+        'param_scheduler.1.T_max': 1050,
+    },
+)

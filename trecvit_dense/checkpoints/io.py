@@ -22,7 +22,7 @@ from trecvit_dense.io.atomic import atomic_path, write_json
 
 from .architecture import describe, first_difference, square_grid
 
-BOXED = Path(__file__).resolve().parent.parent / 'weights' / 'points.safetensors'
+BOXED = Path(__file__).resolve().parent.parent / 'weights' / 'boxed.safetensors'
 _METADATA_KEY = 'trecvit_dense'
 _POSITIONS = 'position.table'
 
@@ -284,6 +284,28 @@ def load_state(
     report.loaded = sorted(fitted)
     model.load_state_dict({**own, **fitted})
     return report
+
+
+def load_parts(model: nn.Module, parts: dict[str, str | Path]) -> dict[str, LoadReport]:
+    """Start parts of a model from other files: ``{'backbone': FILE, 'points': FILE}``, heads by their task.
+
+    Raises:
+        FileNotFoundError, CheckpointError: a file that cannot be used, or that lacks the part.
+        ValueError: the model has no such part.
+    """
+    reports = {}
+    for part, path in parts.items():
+        module = model.backbone if part == 'backbone' else dict(model.heads.items()).get(part)
+        if module is None:
+            known = ['backbone', *model.heads]
+            raise ValueError(f"pretrained names '{part}'; wanted some of {', '.join(known)}")
+        prefix = 'backbone.' if part == 'backbone' else f'heads.{part}.'
+        state, info = read_checkpoint(path)
+        own = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+        if not own:
+            raise CheckpointError(f'{info["path"]} has no {part}: no tensor in it begins with {prefix}')
+        reports[part] = load_state(module, own, name=f'{info["path"]}, {part}')
+    return reports
 
 
 def fit_positions(table: Tensor, wanted: Tensor, key: str, report: LoadReport) -> Tensor:

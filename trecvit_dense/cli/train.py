@@ -64,6 +64,8 @@ def train(args: argparse.Namespace) -> int:
     try:
         runner = RUNNERS.build(cfg)
         say(header(runner, stem))
+        if cfg.get('pretrained') and not cfg.get('resume'):
+            start_from(runner, cfg.pretrained)
         runner.train()
         report(final_metrics(runner), runner)
     except BaseException:
@@ -80,6 +82,17 @@ def check_weights(path: str) -> None:
     from trecvit_dense.checkpoints.io import check_finite, read_checkpoint
 
     check_finite(read_checkpoint(path)[0], path)
+
+
+def start_from(runner, parts: dict[str, str]) -> None:
+    """Load the parts that ``pretrained`` in the config names, e.g. ``dict(backbone='boxed')``."""
+    from mmengine.model import is_model_wrapper
+
+    from trecvit_dense.checkpoints.io import load_parts
+
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    for part, report in load_parts(model, dict(parts)).items():
+        say(f'{part}: {len(report.loaded)} tensors from {parts[part]}')
 
 
 def runs(work_dir: Path) -> set[Path] | None:

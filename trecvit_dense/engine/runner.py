@@ -59,7 +59,7 @@ class TrecvitRunner(Runner):
     _starts: ClassVar[dict[str, int]] = {}  # runs of this process by the second in which they began
 
     def setup_env(self, env_cfg: dict) -> None:
-        """MMEngine names logs, message hub and scope of a run by the second: two runs of one second would share them."""
+        """MMEngine names the log and message hub of a run by the second: two in one second would share them."""
         super().setup_env(env_cfg)
         earlier = self._starts.get(self._timestamp, 0)
         self._starts[self._timestamp] = earlier + 1

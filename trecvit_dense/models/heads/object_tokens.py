@@ -34,7 +34,6 @@ from trecvit_dense.structures import Features, PromptGroup, RecurrentState
 GROUP = 'objects'
 FINE = 2  # stride of the output and of the features that sharpen it
 COARSE = 4  # stride of the pixel decoder
-MATCH = 8  # stride of the affinities
 
 
 @MODELS.register_module()
@@ -51,8 +50,8 @@ class ObjectTokenHead(MaskHead):
         attention: ``'read_only'``: objects do not disturb each other or other heads. ``'full'``: patches see them.
         use_prompts: Objects pass the backbone as tokens. False: the head works on backbones that take none.
         window: How far the last frame is compared with learned features, in cells of 8 pixels.
-        carry: Arguments of the :class:`LabelPropagationHead` inside; its stride is 4. Default: the levels at stride 4
-            and 8 where the backbone has them, 3 recent frames, 10 votes within 8 cells.
+        carry: Arguments of the :class:`LabelPropagationHead` inside; its stride is 4. Default: 3 recent frames, 10
+            votes within 8 cells.
         max_objects: Slots of a live session.
         loss: Arguments of :class:`MaskLoss`.
         loss_weights: Of the auxiliary losses, ``match`` and ``target``.
@@ -79,8 +78,7 @@ class ObjectTokenHead(MaskHead):
         super().__init__(backbone_channels, backbone_strides, stride=FINE, max_objects=max_objects)
         self.requires_prompts = use_prompts
         self.attention, self.num_tokens, self.window = attention, num_tokens, window
-        levels = [i for i, stride in enumerate(self.backbone_strides) if max(stride) in (COARSE, MATCH)] or [-1]
-        options = dict(levels=levels, num_context=3, top_k=10, radius=8) | (carry or {})
+        options = dict(num_context=3, top_k=10, radius=8) | (carry or {})
         self.carry = LabelPropagationHead(self.backbone_channels, self.backbone_strides, stride=COARSE, **options)
         self.pyramid = FeaturePyramid(self.backbone_channels, self.backbone_strides, channels, COARSE, 2)
         self.fine = FeaturePyramid(self.backbone_channels, self.backbone_strides, fine_channels, FINE, 1)
