@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ from PIL import Image
 
 from tests.evaluation.test_masks_functional import blobs
 from trecvit_dense import cli
+from trecvit_dense.evaluation import MaskMetric
 from trecvit_dense.evaluation.functional import vos
 from trecvit_dense.io import write_mask
+from trecvit_dense.structures import ObjectMasks, VideoSample
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,6 +99,8 @@ def test_davis_layout_lists_and_other_sequences(tmp_path, clips, evaluate):
     (tmp_path / 'list.txt').write_text('bear\n')
     code, results, _ = evaluate(root, tmp_path / 'pred', '--sequences', tmp_path / 'list.txt')
     assert code == 0 and 'davis/per_sequence/bear/J' in results
+    shutil.rmtree(root / 'ImageSets/2016')
+    assert evaluate(root, tmp_path / 'pred', '--protocol', 'davis2016')[1]['davis2016/num_sequences'] == 1
     code, _, err = evaluate(root, tmp_path / 'pred', '--split', 'test-dev')
     assert code == 2 and '2017/val.txt' in err
 
@@ -225,6 +230,41 @@ def test_results_of_before_are_not_taken(folders, clips, evaluate):
     assert evaluate(*folders)[1]['davis/J&F'] == expected(clips)['davis/J&F']
     write(folders[1] / 'bear', clips['bear'][0])
     assert evaluate(*folders)[1]['davis/J&F'] > expected(clips)['davis/J&F']
+
+
+def test_saved_masks_get_the_score_of_the_metric(tmp_path, clips, evaluate):
+    metric = MaskMetric('davis', save_dir=str(tmp_path / 'pred'))
+    for name, (truth, prediction) in clips.items():
+        sample = VideoSample(np.zeros((6, 40, 53, 3), np.uint8), masks=ObjectMasks(truth, [1, 2, 3]), name=name)
+        sample.predictions['masks'] = ObjectMasks(prediction, [1, 2, 3])
+        metric.process(None, [sample])
+        write(tmp_path / 'gt' / name, truth)
+    code, results, err = evaluate(tmp_path / 'gt', tmp_path / 'pred')
+    assert code == 0, err
+    for key, value in metric.evaluate(2).items():
+        assert 'copy_first' in key or results[key] == value, key
+
+
+def test_the_benchmark_measures_a_program_of_its_own(tmp_path, capsys):
+    out = tmp_path / 'time.json'
+    load = (
+        '--videos',
+        '2',
+        '--frames',
+        '4',
+        '--size',
+        '64',
+        '96',
+        '--workers',
+        '2',
+        '--repeats',
+        '1',
+        '--out',
+        str(out),
+    )
+    assert cli.run(cli.main, ['benchmark', 'masks-evaluator', *load]) == 0
+    assert 's of CPU' in capsys.readouterr().out and json.loads(out.read_text())['rows'][0]['cpu_s'] > 0
+    assert cli.run(cli.main, ['benchmark', 'masks-evaluator', '--frames', '1']) == 2
 
 
 def test_wrong_arguments(folders, evaluate, tmp_path):

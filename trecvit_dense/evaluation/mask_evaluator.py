@@ -171,6 +171,8 @@ def _sequence_names(
     if rules.image_set is not None and lists.is_dir():
         years = [rules.image_set, *(('480p',) if rules.image_set == '2016' else ('2019',))]
         places = [lists / year / f'{split}.txt' for year in years]
+        if not any((lists / year).is_dir() for year in years):  # made for another year, or by hand
+            places += sorted(lists.rglob(f'{split}.txt'))
         place = next((path for path in places if path.is_file()), None)
         if place is None:
             known = sorted(str(path.relative_to(lists)) for path in lists.rglob('*.txt'))

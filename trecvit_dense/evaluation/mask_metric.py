@@ -45,6 +45,8 @@ class MaskMetric(BaseMetric):
         ValueError: unknown protocol or rule; later, a sample without truth or prediction, or that does not fit.
     """
 
+    task = 'masks'
+
     def __init__(
         self,
         dataset_name: str | None = None,
