@@ -100,7 +100,7 @@ class ObjectTokenHead(MaskHead):
 
     def prompts(self, state: RecurrentState, num_frames: int, input_size: tuple[int, int]) -> list[PromptGroup]:
         batch, capacity = state['active'].shape
-        if not self.requires_prompts or not capacity:
+        if not self.requires_prompts or not state['active'].any():
             return []
         width = self.backbone_channels[-1]
         tokens = state.get('tokens')
