@@ -73,7 +73,7 @@ test_evaluator = val_evaluator
 reset_state = 'all'
 baseline = 'label_propagation'
 
-train_cfg = dict(type='FastResumeIterLoop', max_iters=480, val_interval=240)
+train_cfg = dict(type='FastResumeIterLoop', max_iters=380, val_interval=190)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -85,7 +85,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=480, T_max=430),
+    dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=380, T_max=330),
 ]
 
 # Sizes for other machines and purposes: --cfg-options preset=NAME
