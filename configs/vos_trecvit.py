@@ -24,11 +24,13 @@ model = dict(
         stem_channels=(24, 48, 64, 128),
         stem_levels=(2, 4, 8),
     ),
-    heads=dict(masks=dict(type='ObjectTokenHead', channels=48, hidden_dim=32)),
+    heads=dict(
+        masks=dict(type='ObjectTokenHead', channels=48, hidden_dim=32, carry=dict(levels=(0, 1, 2), num_context=5))
+    ),
 )
 
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DrawSampler'),
@@ -73,7 +75,7 @@ test_evaluator = val_evaluator
 reset_state = 'all'
 baseline = 'label_propagation'
 
-train_cfg = dict(type='FastResumeIterLoop', max_iters=380, val_interval=190)
+train_cfg = dict(type='FastResumeIterLoop', max_iters=640, val_interval=320)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -85,7 +87,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=380, T_max=330),
+    dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=640, T_max=590),
 ]
 
 # Sizes for other machines and purposes: --cfg-options preset=NAME
