@@ -36,6 +36,31 @@ def test_they_track() -> None:
     assert np.mean(found) > 2 * np.mean(still)
 
 
+def test_they_segment() -> None:
+    model = load_model('boxed')
+    model.tasks = ('masks',)
+    clips = SyntheticVideoDataset(
+        length=3, size=(96, 128), num_frames=10, num_points=1, num_targets=(1, 2), shared_surfaces=0.5, split='test'
+    )
+    found, copied = [], []
+    for index in range(len(clips)):
+        item = clips[index]
+        batch = dict(inputs=[item['inputs']], data_samples=[item['data_samples']])
+        sample = model(**model.data_preprocessor(batch), mode='predict')[0]
+        truth, labels = sample.masks, sample.predictions['masks'].labels
+        for identity, first in zip(truth.ids, truth.first_frame, strict=True):
+            later = truth.labels[first + 1 :] == identity
+            found.append(iou(labels[first + 1 :] == identity, later))
+            copied.append(iou(np.broadcast_to(truth.labels[first] == identity, later.shape), later))
+    assert np.mean(found) > np.mean(copied) + 0.2
+
+
+def iou(found: np.ndarray, truth: np.ndarray) -> float:
+    """Mean over frames ``(T, H, W)``; 1 where neither shows anything."""
+    union = (found | truth).sum((1, 2))
+    return float(np.where(union > 0, (found & truth).sum((1, 2)) / np.maximum(union, 1), 1.0).mean())
+
+
 def delta_avg(sample: VideoSample, tracks: PointTracks) -> float:
     truth, factor = sample.points, 256 / np.array(sample.size[::-1])
     result = compute_tapvid_metrics(
