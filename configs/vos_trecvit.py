@@ -3,7 +3,8 @@
 #   python tools/train.py configs/vos_trecvit.py
 #
 # Hardware and time: two CPU cores, within 15 minutes; docs/experiments.md has measured runs.
-# Expected: J&F on held-out clips at least 0.2 above copying the first mask, and above label propagation.
+# Expected: J&F on held-out clips at least 0.2 above copying the first mask, and above label propagation (measured:
+#   0.568, 0.297 and 0.520).
 
 _base_ = ['_base_/default_runtime.py']
 
