@@ -219,7 +219,7 @@ def save_weights(
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={'format': 'pt', _METADATA_KEY: json.dumps(described)})
-    numbers = sum(value.numel() for value in tensors.values())
+    numbers = sum(value.numel() for value in tensors.values() if value.is_floating_point())  # counters are none
     write_json(path.with_suffix('.json'), {**described['card'], 'parameters': numbers, 'model': described['config']})
     return path
 
