@@ -200,7 +200,7 @@ class VideoPerceiver(BaseModel):
 
         A sample whose ``meta['query_mode']`` is ``'strided'`` is also run backwards, for the frames before each query.
         One whose ``meta['ablate']`` names a memory (``'all'``, ``'backbone'``) is run again with that memory
-        cleared before every frame: ``predictions['points_reset']``, ``predictions['masks_reset']``.
+        cleared before every frame: ``predictions['points_reset']`` and so on.
         """
         for index, sample in enumerate(samples):
             clip = video[index : index + 1]
@@ -208,7 +208,7 @@ class VideoPerceiver(BaseModel):
             if sample.meta.get('ablate'):
                 again = self._answers(clip, sample, scale, forget=sample.meta['ablate'])
                 sample.predictions.update(
-                    {f'{task}_reset': again[task] for task in again if task in ('points', 'masks')}
+                    {f'{task}_reset': again[task] for task in again if task in ('points', 'masks', 'depth')}
                 )
         return samples
 

@@ -2,10 +2,11 @@
 
 from .features import FeatureLevel, Features, PromptGroup
 from .recurrent_state import RecurrentState
-from .samples import DepthMap, ObjectMasks, PointTracks, VideoSample
+from .samples import DepthMap, DepthPrediction, ObjectMasks, PointTracks, VideoSample
 
 __all__ = [
     'DepthMap',
+    'DepthPrediction',
     'FeatureLevel',
     'Features',
     'ObjectMasks',

@@ -68,19 +68,40 @@ class ObjectMasks:
 
 @dataclass
 class DepthMap:
-    """Metric depth along the optical axis.
+    """Metric depth along the optical axis: truth.
 
     Args:
-        depth_m: ``(T, H, W)`` float32 metres.
+        depth_m: ``(T, H, W)`` float32 metres. The size may differ from the video's: some cameras have two.
         valid: ``(T, H, W)`` bool.
-        intrinsics: ``(3, 3)`` or ``(T, 3, 3)`` pixels.
-        camera_to_world: ``(T, 4, 4)``.
+        intrinsics: ``(3, 3)`` or ``(T, 3, 3)``, in pixels of ``depth_m``.
+        camera_to_world: ``(T, 4, 4)``; camera axes are x right, y down, z forward.
     """
 
     depth_m: np.ndarray
     valid: np.ndarray
     intrinsics: np.ndarray | None = None
     camera_to_world: np.ndarray | None = None
+
+
+@dataclass
+class DepthPrediction:
+    """What a model says about depth.
+
+    Args:
+        values: ``(T, H, W)`` float32, size of the video.
+        kind: ``'disparity'``: one over depth, but for an unknown scale and shift; ``'depth'``: metres.
+        confidence: ``(T, H, W)`` float32 in (0, 1), or None.
+    """
+
+    values: np.ndarray
+    kind: str = 'disparity'
+    confidence: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ('disparity', 'depth'):
+            raise ValueError(f"kind is '{self.kind}'; wanted 'disparity' or 'depth'")
+        if self.values.ndim != 3:
+            raise ValueError(f'values have shape {self.values.shape}; wanted (T, H, W)')
 
 
 @dataclass

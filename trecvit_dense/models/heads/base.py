@@ -1,4 +1,4 @@
-"""The interface of every head, and what point-tracking and segmentation heads return."""
+"""The interface of every head, and what heads for points, masks and depth return."""
 
 from __future__ import annotations
 
@@ -148,13 +148,58 @@ class MaskOutput:
             yield winner
 
     def _resize(self, size: tuple[int, int], scale: tuple[float, float]) -> tuple[Tensor, Tensor]:
-        """Bilinear resizing as two matrices, ``(H, h)`` and ``(W, w)``."""
-        height, width = self.probabilities.shape[-2:]
-        matrices = (
-            _bilinear(height, size[0], scale[1] / self.stride),
-            _bilinear(width, size[1], scale[0] / self.stride),
+        return _resize_matrices(self.probabilities, self.stride, size, scale)
+
+
+@dataclass
+class DepthOutput:
+    """Depth of the T frames of one call.
+
+    Args:
+        log_values: ``(B, T, h, w)`` natural logarithm of disparity (no unit) or of depth (metres), by ``kind``.
+        kind: ``'disparity'``: one over depth, but for an unknown scale and shift; ``'depth'``: metres.
+        stride: Model-input pixels per cell; cell ``(i, j)`` is centred on ``((j + 0.5), (i + 0.5)) * stride``.
+        confidence_logits: ``(B, T, h, w)``, or None when the head gives none.
+        extras: What the head's own loss needs.
+    """
+
+    log_values: Tensor
+    kind: str
+    stride: int
+    confidence_logits: Tensor | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    def at_size(self, size: tuple[int, int], scale: tuple[float, float]) -> DepthOutput:
+        """The same in a frame of ``(H, W)`` pixels (stride 1), bilinear; padding of the model input is cut off.
+
+        ``scale`` is model-input pixels per pixel of that frame, ``(x, y)``.
+        """
+        rows, columns = _resize_matrices(self.log_values, self.stride, size, scale)
+        parts = (
+            None if cells is None else rows @ (cells.float() @ columns.T)
+            for cells in (self.log_values, self.confidence_logits)
         )
-        return tuple(matrix.to(self.probabilities.device) for matrix in matrices)
+        values, confidence = parts
+        return DepthOutput(values, self.kind, 1, confidence, self.extras)
+
+    @property
+    def values(self) -> Tensor:
+        """``(B, T, h, w)`` disparity or metres, positive."""
+        return self.log_values.float().exp()
+
+    @property
+    def confidence(self) -> Tensor | None:
+        """``(B, T, h, w)`` in (0, 1)."""
+        return None if self.confidence_logits is None else self.confidence_logits.float().sigmoid()
+
+
+def _resize_matrices(
+    cells: Tensor, stride: int, size: tuple[int, int], scale: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Bilinear resizing of ``cells (..., h, w)`` to ``size`` as two matrices, ``(H, h)`` and ``(W, w)``."""
+    height, width = cells.shape[-2:]
+    matrices = _bilinear(height, size[0], scale[1] / stride), _bilinear(width, size[1], scale[0] / stride)
+    return tuple(matrix.to(cells.device) for matrix in matrices)
 
 
 def _bilinear(cells: int, length: int, ratio: float) -> Tensor:
