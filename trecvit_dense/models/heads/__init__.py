@@ -1,8 +1,9 @@
 """Decoder heads; one file each."""
 
-from .base import Head, MaskOutput, PointOutput
+from .base import DepthOutput, Head, MaskOutput, PointOutput
 from .classification import ClassificationHead
 from .cost_volume import CostVolumePointHead
+from .depth import DPTDepthHead
 from .label_propagation import LabelPropagationHead
 from .mask_slots import MaskHead
 from .object_tokens import ObjectTokenHead
@@ -11,6 +12,8 @@ from .tapnext import TAPNextHead
 __all__ = [
     'ClassificationHead',
     'CostVolumePointHead',
+    'DPTDepthHead',
+    'DepthOutput',
     'Head',
     'LabelPropagationHead',
     'MaskHead',
