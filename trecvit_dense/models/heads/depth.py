@@ -244,6 +244,7 @@ class DPTDepthHead(Head):
 
     # ----------------------------------------------------------------------------------------------- predict
 
+    @torch.no_grad()
     def predict(self, outputs: list[DepthOutput], sample: VideoSample, scale: tuple[float, float]) -> DepthPrediction:
         """Disparity or metres at the size of the sample's video."""
         parts: dict[str, list[Any]] = dict(values=[], confidence=[])
