@@ -9,6 +9,7 @@ from .mixture import MixtureDataset
 from .mose import MOSEDataset
 from .perception_test import PerceptionTestPoints
 from .point_odyssey import PointOdysseyDataset
+from .rgbd_depth import RGBDDepthDataset
 from .rgbd_points import RGBDPointsDataset
 from .synthetic import SyntheticVideoDataset
 from .tapvid import TapVidDataset
@@ -24,6 +25,7 @@ __all__ = [
     'MixtureDataset',
     'PerceptionTestPoints',
     'PointOdysseyDataset',
+    'RGBDDepthDataset',
     'RGBDPointsDataset',
     'SyntheticVideoDataset',
     'TapVidDataset',

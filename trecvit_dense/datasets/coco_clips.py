@@ -20,11 +20,11 @@ from ..io.frame_source import read_image
 from ..io.mask_file import decode_run_lengths
 from ..registry import DATASETS, TRANSFORMS
 from ..structures import ObjectMasks, VideoSample
-from .mask_clips import mask_item
 from .mask_layout import read_json
 from .procedural.motion import affine, heavy_tailed, path
 from .transforms.colour import ColorJitter
 from .transforms.objects import SelectObjects
+from .video_files import video_item
 
 _TRIES = 10
 _MOST = 8  # objects of one image
@@ -119,7 +119,7 @@ class CocoClipsDataset(Dataset):
                 sample = transform(sample, rng)
             sample = self.select(sample, rng)
             if 0 in sample.masks.first_frame:
-                return mask_item(sample)
+                return video_item(sample)
             place = int(rng.integers(len(self)))
         raise ValueError(f'{self.file}: {_TRIES} clips were drawn and none shows an object on its first frame')
 

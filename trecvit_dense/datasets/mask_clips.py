@@ -13,8 +13,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from ..io.frame_source import read_image
@@ -22,6 +20,7 @@ from ..io.mask_file import mask_header, read_mask
 from ..registry import TRANSFORMS
 from ..structures import ObjectMasks, VideoSample
 from .transforms.objects import SelectObjects, first_frames, keep_objects, labels_at
+from .video_files import image_size, misfit, reduce_image, video_item
 
 MASK_FORMATS = ('index', 'binary', 'rgb')
 _TRIES = 20
@@ -75,7 +74,7 @@ class MaskSequence:
         stacked = np.zeros((len(frames), *shape), np.uint8)
         for k, labels in read.items():
             if labels.shape != shape:
-                raise ValueError(_sizes(self.mask_name(frames[k]), labels.shape, 'the other masks of the video', shape))
+                raise ValueError(misfit(self.mask_name(frames[k]), labels.shape, 'the other masks of the video', shape))
             stacked[k] = labels
         return stacked
 
@@ -85,9 +84,9 @@ class MaskSequence:
         for k, t in enumerate(frames):
             image = read_image(self.frames[t])
             if original not in (None, image.shape[:2]):
-                raise ValueError(_sizes(self.frames[t], image.shape[:2], 'the other frames of the video', original))
+                raise ValueError(misfit(self.frames[t], image.shape[:2], 'the other frames of the video', original))
             original = image.shape[:2]
-            image = _reduce(image, max_side)
+            image = reduce_image(image, max_side)
             stacked = np.empty((len(frames), *image.shape), np.uint8) if stacked is None else stacked
             stacked[k] = image
         return stacked, (int(original[0]), int(original[1]))
@@ -101,19 +100,19 @@ class MaskSequence:
         """
         frame_size = mask_size = None
         for path, mask in zip(self.frames, self.masks, strict=True):
-            size = _image_size(path)
+            size = image_size(path)
             if size != (frame_size := frame_size or size):
-                raise ValueError(_sizes(path, size, 'the first frame of the video', frame_size))
+                raise ValueError(misfit(path, size, 'the first frame of the video', frame_size))
             if mask is None:
                 continue
             size, doubtful = mask_header(mask)
             if doubtful and self.mask_format == 'index':
                 read_mask(mask)  # colour, or 16 bits: says what is wanted
             if size != (mask_size := mask_size or size):
-                raise ValueError(_sizes(mask, size, 'the first mask of the video', mask_size))
+                raise ValueError(misfit(mask, size, 'the first mask of the video', mask_size))
             ratio = (size[1] / size[0]) / (frame_size[1] / frame_size[0])
             if not 0.9 < ratio < 1.1:
-                raise ValueError(_sizes(mask, size, 'the frames', frame_size) + ', another shape')
+                raise ValueError(misfit(mask, size, 'the frames', frame_size) + ', another shape')
         if self.first_only:
             self.check_first()
 
@@ -204,7 +203,7 @@ class MaskVideoDataset(Dataset):
             raise IndexError(f'index is {index}; there are {len(self)} videos')
         rng = np.random.default_rng([self.seed, draw, place])
         sample = self._whole(place, rng) if self.num_frames is None else self._clip(place, rng)
-        return mask_item(sample)
+        return video_item(sample)
 
     def _whole(self, index: int, rng: np.random.Generator) -> VideoSample:
         sequence = self.sequences[index]
@@ -282,36 +281,6 @@ def given_objects(sequence: MaskSequence, labels: np.ndarray) -> ObjectMasks:
     return keep_objects(masks, first)
 
 
-def mask_item(sample: VideoSample) -> dict[str, Any]:
-    """The item of one sample; ``inputs`` shares the memory of ``sample.video``, of which a long clip has little."""
-    return dict(inputs=torch.from_numpy(np.ascontiguousarray(sample.video)).permute(0, 3, 1, 2), data_samples=sample)
-
-
 def _ids(labels: np.ndarray) -> list[int]:
     present = np.bincount(labels.ravel(), minlength=256) > 0
     return [int(i) for i in np.flatnonzero(present[1:255]) + 1]
-
-
-def _reduce(image: np.ndarray, max_side: int | None) -> np.ndarray:
-    height, width = image.shape[:2]
-    if max_side is None or max(height, width) <= max_side:
-        return image
-    factor = max_side / max(height, width)
-    size = max(1, round(width * factor)), max(1, round(height * factor))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def _image_size(path: Path) -> tuple[int, int]:
-    """``(H, W)`` from the header; that of an upright photograph for a phone that was held sideways."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) > 4
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except FileNotFoundError:
-        raise FileNotFoundError(f'{path}: missing; it is a frame of the video') from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f'{path}: not an image that can be read ({" ".join(str(error).split())})') from None
-
-
-def _sizes(name: Path | str, seen: tuple[int, int], others: str, wanted: tuple[int, int]) -> str:
-    return f'{name}: {seen[1]}x{seen[0]} px, not {wanted[1]}x{wanted[0]} as {others}'

@@ -2,7 +2,8 @@
 
 Points live in raster coordinates (pixel centre at +0.5), so a resize multiplies them by a plain ratio and a crop
 subtracts its corner. Queries stay on their frame where the point is still seen there, move to its first visible frame
-otherwise; points that are no longer seen at all are dropped.
+otherwise; points that are no longer seen at all are dropped. Depth that has a size of its own is first brought to that
+of the frames.
 """
 
 from __future__ import annotations
@@ -201,7 +202,9 @@ def pick_frames(sample: VideoSample, frames: np.ndarray) -> VideoSample:
         matrix = depth.intrinsics
         matrix = matrix[frames] if matrix is not None and matrix.ndim == 3 else matrix
         pose = None if depth.camera_to_world is None else depth.camera_to_world[frames]
-        moved.depth = DepthMap(depth.depth_m[frames], depth.valid[frames], matrix, pose)
+        moved.depth = replace(
+            depth, depth_m=depth.depth_m[frames], valid=depth.valid[frames], intrinsics=matrix, camera_to_world=pose
+        )
     if sample.points is not None:
         moved.points = _pick_points(sample.points, frames, sample.meta.get('query_mode') == 'first')
     if 'frame_names' in sample.meta:
@@ -228,9 +231,24 @@ def _map_frames(
     if sample.masks is not None:
         moved.masks = replace(sample.masks, labels=np.stack([labels(frame) for frame in sample.masks.labels]))
     if sample.depth is not None:
-        depth = np.stack([labels(frame) for frame in sample.depth.depth_m])
-        valid = np.stack([labels(frame) for frame in sample.depth.valid.astype(np.uint8)]).astype(bool)
-        moved.depth = replace(sample.depth, depth_m=depth, valid=valid)
+        moved.depth = _map_depth(depth_at(sample.depth, sample.size), labels)
+    return moved
+
+
+def _map_depth(depth: DepthMap, move: Callable[[np.ndarray], np.ndarray]) -> DepthMap:
+    depth_m = np.stack([move(frame) for frame in depth.depth_m])
+    valid = np.stack([move(frame) for frame in depth.valid.astype(np.uint8)]).astype(bool)
+    return replace(depth, depth_m=depth_m, valid=valid)
+
+
+def depth_at(depth: DepthMap, size: tuple[int, int]) -> DepthMap:
+    """The same depth at ``(H, W)``, nearest pixel, with its intrinsics."""
+    rows, columns = depth.depth_m.shape[1:]
+    if (rows, columns) == tuple(size):
+        return depth
+    moved = _map_depth(depth, lambda frame: cv2.resize(frame, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
+    if depth.intrinsics is not None:
+        moved.intrinsics = np.diag([size[1] / columns, size[0] / rows, 1.0]) @ depth.intrinsics
     return moved
 
 

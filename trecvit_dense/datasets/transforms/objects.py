@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from trecvit_dense.registry import TRANSFORMS
-from trecvit_dense.structures import DepthMap, ObjectMasks, VideoSample
+from trecvit_dense.structures import ObjectMasks, VideoSample
 
-from .geometry import RandomCrop, crop, resize
+from .geometry import RandomCrop, crop, depth_at, resize
 from .tapnextpp import ask_again
 
 _TRIES = 10
@@ -160,10 +160,14 @@ def pad(sample: VideoSample, size: tuple[int, int], top: int, left: int) -> Vide
     if sample.masks is not None:
         moved.masks = replace(sample.masks, labels=np.pad(sample.masks.labels, around))
     if sample.depth is not None:
-        depth, valid = np.pad(sample.depth.depth_m, around), np.pad(sample.depth.valid, around)
-        matrix = sample.depth.intrinsics
+        depth = depth_at(sample.depth, sample.size)
         shift = np.array([[1.0, 0, left], [0, 1, top], [0, 0, 1]])
-        moved.depth = DepthMap(depth, valid, None if matrix is None else shift @ matrix, sample.depth.camera_to_world)
+        moved.depth = replace(
+            depth,
+            depth_m=np.pad(depth.depth_m, around),
+            valid=np.pad(depth.valid, around),
+            intrinsics=None if depth.intrinsics is None else shift @ depth.intrinsics,
+        )
     if sample.points is not None:
         xy, query = sample.points.xy_px, sample.points.query_txy
         query = None if query is None else query + np.array([0, left, top], query.dtype)
