@@ -8,6 +8,7 @@ import pytest
 from trecvit_dense.datasets.procedural import ClipSpec, render_clip
 from trecvit_dense.datasets.transforms import (
     ColorJitter,
+    DropAnnotations,
     HorizontalFlip,
     RandomCrop,
     Resize,
@@ -158,3 +159,14 @@ def test_transforms_are_registered_and_check_their_arguments() -> None:
             build()
     with pytest.raises(ValueError, match='6 frames'):
         TemporalStride(9)(clip(), np.random.default_rng(0))
+
+
+def test_annotations_are_dropped_by_name():
+    sample = clip()
+    kept = DropAnnotations(['depth', 'label'])(sample)
+    assert kept.depth is None
+    assert kept.label is None
+    assert kept.points is sample.points
+    assert sample.depth is not None
+    with pytest.raises(ValueError, match="names 'deph'; wanted some of points, masks, depth, label"):
+        DropAnnotations(['deph'])

@@ -1,5 +1,6 @@
 """Transforms: ``transform(sample, rng) -> sample``; frames, points, masks and depth move together."""
 
+from .annotations import DropAnnotations
 from .colour import ColorJitter
 from .geometry import HorizontalFlip, RandomCrop, Resize, TemporalReverse, TemporalStride
 from .objects import RandomResizedCrop, ScaleJitter, SelectObjects
@@ -7,6 +8,7 @@ from .tapnextpp import HomographyAugmentation, RollAugmentation
 
 __all__ = [
     'ColorJitter',
+    'DropAnnotations',
     'HomographyAugmentation',
     'HorizontalFlip',
     'RandomCrop',
