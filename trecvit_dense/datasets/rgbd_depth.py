@@ -10,7 +10,8 @@ from typing import Any
 
 from ..io.depth_file import read_depth
 from ..registry import DATASETS
-from .depth_clips import DepthSequence, DepthVideoDataset
+from .depth_clips import DepthVideoDataset
+from .depth_sequence import DepthSequence
 from .mask_layout import choose
 from .rgbd_recording import RGBDRecording, find_recordings
 
