@@ -1,16 +1,51 @@
-"""What the tasks of ``trecvit demo`` share: arguments, checks of the output, the recording that Ctrl-C ends."""
+"""What the tasks of ``trecvit demo`` share: arguments, the loop over the frames, and outputs that are whole or absent.
+
+A task is made of layers: each draws one kind of result into the picture and saves it.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from trecvit_dense.inference import FrameResult, Predictor
+    from trecvit_dense.io import FrameSource
+
 SHEET_WIDTH = 480
+
+
+class Layer:
+    """One kind of result in a demo.
+
+    Attributes:
+        writers: Opened before the first frame and closed behind the video: when that fails, they leave nothing.
+    """
+
+    writers: Sequence[AbstractContextManager] = ()
+
+    def draw(self, picture: np.ndarray, result: FrameResult) -> np.ndarray:
+        """The picture, ``(H, W, 3)`` uint8, with the result of its frame on it."""
+        return picture
+
+    def save(self, result: FrameResult) -> None:
+        """Give one frame to the writers."""
+
+    @property
+    def name(self) -> str:
+        """What was found, for the last line: ``9 points``."""
+        raise NotImplementedError
+
+    @property
+    def files(self) -> list[str]:
+        """What was written."""
+        return []
 
 
 def add_video_arguments(parser: argparse.ArgumentParser, *, beside: str) -> None:
@@ -28,6 +63,67 @@ def check_positive(args: argparse.Namespace, *names: str) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f'--{name.replace("_", "-")} is {value}; wanted 1 or more')
+
+
+def parse_numbers(words: Sequence[str] | None, count: int, what: str, example: str) -> list[list[float]]:
+    """``a,b,...`` each, to ``count`` numbers each.
+
+    Raises:
+        ValueError: a word that is something else.
+    """
+    rows = []
+    for word in words or ():
+        try:
+            numbers = [float(part) for part in word.split(',')]
+        except ValueError:
+            numbers = []
+        if len(numbers) != count:
+            raise ValueError(f"{what} '{word}' is not understood; wanted {count} numbers such as {example}")
+        rows.append(numbers)
+    return rows
+
+
+def record(
+    args: argparse.Namespace,
+    prepare: Callable[[FrameSource, Predictor], tuple[Iterator[FrameResult], Sequence[Layer]]],
+) -> int:
+    """Run a demo from the video to the last line.
+
+    Args:
+        args: With those of :func:`add_video_arguments`.
+        prepare: Makes the results and the layers, drawn in this order. It refuses what cannot be before the first
+            frame; nothing has been written then.
+
+    Returns:
+        The exit code.
+    """
+    from trecvit_dense.engine.progress import track
+    from trecvit_dense.inference import Predictor
+    from trecvit_dense.io import FrameSource, VideoWriter
+
+    out = Path(args.out)
+    check_positive(args, 'sheet')
+    check_not_input(out, args.video)
+    with ExitStack() as stack:
+        source = stack.enter_context(FrameSource.open(args.video))
+        video = VideoWriter(out, source.fps)
+        results, layers = prepare(source, Predictor(args.checkpoint, device=args.device))
+        for writer in (*(writer for layer in layers for writer in layer.writers), video):
+            stack.enter_context(writer)
+        total = total_frames(source, args.max_frames)
+        sheet = Sheet(args.sheet, total)
+        with keep_recording(args.video):
+            for result in track(results, total, 'demo'):
+                picture = result.image
+                for layer in layers:
+                    picture = layer.draw(picture, result)
+                    layer.save(result)
+                video.write(picture)
+                sheet.add(result.frame, picture)
+        sheet.write(out.with_suffix('.png'))
+    names, files = [layer.name for layer in layers], [str(out), *(file for layer in layers for file in layer.files)]
+    print(f'{" and ".join(names)} on {video.num_frames} frames: {", ".join(files)}')
+    return 0
 
 
 def check_not_input(out: Path, video: str) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trecvit_dense.cli.demo_output import (
-    Sheet,
-    add_video_arguments,
-    check_not_input,
-    check_positive,
-    keep_recording,
-    total_frames,
-)
+from trecvit_dense.cli.demo_output import Layer, add_video_arguments, check_positive, record
+
+if TYPE_CHECKING:
+    from trecvit_dense.inference import FrameResult, Predictor
+    from trecvit_dense.io import FrameSource
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,11 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--grid', type=int, metavar='N', help='follow a grid of N x N points (default 16)')
     parser.add_argument('--frame', type=int, default=0, metavar='T', help='frame on which the points lie (default 0)')
+    add_drawing_arguments(parser)
+    parser.set_defaults(run=run_points)
+
+
+def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--trail', type=int, default=16, metavar='N', help='frames that a trail reaches back (default 16)'
     )
     parser.add_argument('--show-every', type=int, default=1, metavar='K', help='draw every K-th point; all are saved')
-    parser.set_defaults(run=run_points)
 
 
 def parse_points(words: Sequence[str], frame: int) -> np.ndarray:
@@ -54,6 +55,38 @@ def parse_points(words: Sequence[str], frame: int) -> np.ndarray:
     return np.array(queries, dtype=np.float32)
 
 
+class PointLayer(Layer):
+    """Trails over the picture; OUT.npz and OUT.csv."""
+
+    def __init__(self, args: argparse.Namespace, source: FrameSource, queries: np.ndarray) -> None:
+        from trecvit_dense.io import TrackWriter
+        from trecvit_dense.visualization import TrackDrawer
+
+        check_positive(args, 'show_every', 'trail')
+        self._drawer, self._shown, self._count = (
+            TrackDrawer(args.trail),
+            slice(None, None, args.show_every),
+            len(queries),
+        )
+        self._tracks = TrackWriter(Path(args.out).with_suffix(''), queries, fps=source.fps, size=source.size)
+        self.writers = [self._tracks]
+
+    def draw(self, picture: np.ndarray, result: FrameResult) -> np.ndarray:
+        shown = self._shown
+        return self._drawer.draw(picture, result.xy_px[shown], result.visible[shown], result.ids[shown])
+
+    def save(self, result: FrameResult) -> None:
+        self._tracks.write(result.xy_px, result.visible)
+
+    @property
+    def name(self) -> str:
+        return f'{self._count} points'
+
+    @property
+    def files(self) -> list[str]:
+        return [str(self._tracks.npz_path), str(self._tracks.csv_path)]
+
+
 def run_points(args: argparse.Namespace) -> int:
     """Follow points through a video of any length and aspect ratio.
 
@@ -61,45 +94,13 @@ def run_points(args: argparse.Namespace) -> int:
     occluded point. Beside OUT.mp4 come OUT.npz (tracks (N, T, 2), visible (N, T), query_txy, fps, size) and OUT.csv
     (frame, id, x, y, visible). Ctrl-C ends a camera and keeps what was recorded.
     """
-    from trecvit_dense.inference import Predictor
-    from trecvit_dense.io import FrameSource, TrackWriter, VideoWriter
-
-    out = Path(args.out)
     if args.points and args.grid is not None:
         raise ValueError('both --points and --grid are given; wanted one of them')
-    check_positive(args, 'show_every', 'trail', 'sheet')
-    check_not_input(out, args.video)
-    with ExitStack() as stack:
-        source = stack.enter_context(FrameSource.open(args.video))
-        video = VideoWriter(out, source.fps)
-        predictor = Predictor(args.checkpoint, device=args.device)
-        queries = predictor.make_queries(
-            source,
-            parse_points(args.points, args.frame) if args.points else None,
-            grid=args.grid,
-            frame=args.frame,
-            max_frames=args.max_frames,
-        )
-        results = predictor.stream_points(source, queries, max_frames=args.max_frames)
-        tracks = stack.enter_context(TrackWriter(out.with_suffix(''), queries, fps=source.fps, size=source.size))
-        stack.enter_context(video)  # closed first: when it fails, the tracks go as well
-        sheet = _draw_and_write(results, video, tracks, args, total_frames(source, args.max_frames))
-        sheet.write(out.with_suffix('.png'))
-    print(f'{len(queries)} points on {video.num_frames} frames: {out}, {tracks.npz_path}, {tracks.csv_path}')
-    return 0
+    points = parse_points(args.points, args.frame) if args.points else None
 
+    def prepare(source: FrameSource, predictor: Predictor) -> tuple[Iterator[FrameResult], list[Layer]]:
+        limit = dict(max_frames=args.max_frames)
+        queries = predictor.make_queries(source, points, grid=args.grid, frame=args.frame, **limit)
+        return predictor.stream_points(source, queries, **limit), [PointLayer(args, source, queries)]
 
-def _draw_and_write(results, video, tracks, args: argparse.Namespace, total: int | None) -> Sheet:
-    """One frame after another to the outputs; returns small copies of a few for the sheet."""
-    from trecvit_dense.engine.progress import track
-    from trecvit_dense.visualization import TrackDrawer
-
-    drawer, sheet = TrackDrawer(args.trail), Sheet(args.sheet, total)
-    with keep_recording(args.video):
-        for result in track(results, total, 'demo'):
-            shown = slice(None, None, args.show_every)
-            picture = drawer.draw(result.image, result.xy_px[shown], result.visible[shown], result.ids[shown])
-            video.write(picture)
-            tracks.write(result.xy_px, result.visible)
-            sheet.add(result.frame, picture)
-    return sheet
+    return record(args, prepare)

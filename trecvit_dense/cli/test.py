@@ -143,24 +143,21 @@ def evaluate(
     from mmengine.evaluator import Evaluator
 
     from trecvit_dense.engine import track
+    from trecvit_dense.inference.runtime import running
 
     evaluator = Evaluator(metrics)
     evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
     model.eval()
     probe = model.with_heads(dict(masks=dict(propagation or PROPAGATION))) if baseline == 'label_propagation' else None
-    before, model.tasks = getattr(model, 'tasks', None), tasks_of(evaluator.metrics, model)
-    try:
-        with torch.inference_mode():
-            for batch in track(loader, description='test'):
-                if reset_state:
-                    for sample in batch['data_samples']:
-                        sample.meta['ablate'] = reset_state
-                samples = model.test_step(batch)
-                if baseline:
-                    add_baseline(baseline, batch, samples, probe)
-                evaluator.process(data_samples=samples, data_batch=batch)
-    finally:
-        model.tasks = before
+    with torch.inference_mode(), running(model, tasks_of(evaluator.metrics, model)):
+        for batch in track(loader, description='test'):
+            if reset_state:
+                for sample in batch['data_samples']:
+                    sample.meta['ablate'] = reset_state
+            samples = model.test_step(batch)
+            if baseline:
+                add_baseline(baseline, batch, samples, probe)
+            evaluator.process(data_samples=samples, data_batch=batch)
     return evaluator.evaluate(len(loader.dataset))
 
 

@@ -1,21 +1,22 @@
-"""Objects through a whole video: what was asked for, checked before the first frame, and the loop over the frames."""
+"""Objects through a whole video: what was asked for, checked before the first frame, and its reader."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from trecvit_dense.io import FrameSource, VideoError
 from trecvit_dense.io.mask_file import read_mask
+from trecvit_dense.models.heads.base import MaskOutput
+from trecvit_dense.structures import RecurrentState
 
 from .mask_prompts import check_labels
 from .objects import MAX_ID, ObjectTable, Prompt, fit_to_model, soft_masks
-from .runtime import FrameResult, running, to_model
+from .stream import Fit, Reader
 
 Schedule = dict[int, dict[int, Prompt]]
 """Frame to the objects that are given on it: id to prompt."""
@@ -69,46 +70,37 @@ def first_frames(schedule: Schedule) -> dict[int, int]:
     return dict(sorted(first.items()))
 
 
-def stream(
-    model: nn.Module, source: FrameSource, schedule: Schedule, *, chunk: int, max_frames: int | None
-) -> Iterator[FrameResult]:
-    """One result per frame; an object enters on its own frame, one that is given again is corrected there."""
-    table, state, count = ObjectTable(len(first_frames(schedule))), None, 0
-    frames = islice(source, max_frames)
-    while images := list(islice(frames, _until_next(schedule, count, chunk))):
-        state, output, scale = _step(model, table, images, state, schedule.get(count, {}))
-        for index in range(len(images)):
-            # The frame is given away: it is not held while the next ones are read.
-            image = images.pop(0)
-            soft = soft_masks(output, index, table.slots, image.shape[:2], scale)
-            yield FrameResult.without_points(count + index, image).with_masks(soft)
-        count += index + 1
-    if not count:
-        raise VideoError(f'{source.name}: the video is empty')
-    late = [(when, identity) for when, objects in schedule.items() if when >= count for identity in objects]
-    if late:
-        raise ValueError(f'object {late[0][1]} is given on frame {late[0][0]}; the video ended after {count} frames')
+class MaskReader(Reader):
+    """Objects to follow: one enters on its own frame, one that is given again is corrected there."""
 
+    task = 'masks'
 
-@torch.no_grad()
-def _step(model: nn.Module, table: ObjectTable, images: list, state, objects: dict[int, Prompt]) -> tuple:
-    """Run the model over ``images``; ``objects`` are given on the first of them."""
-    video, scale = to_model(model, images)
-    device = video.device
-    with running(model, ['masks']):
-        if state is None:
-            state = model.start(1, device, masks=dict(capacity=table.capacity))
-        table.pending = dict(objects)
-        masks = fit_to_model(model, table.take_masks(images[0]), scale, tuple(video.shape[-2:]))
-        table.commit(table.enter(state, masks, model.heads['masks'].stride))
-        outputs, state = model.step(video, state)
-    return state, outputs['masks'], scale
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.table = ObjectTable(len(first_frames(schedule)))
 
+    def begin(self, fit: Fit, device: torch.device) -> dict[str, Any]:
+        return dict(capacity=self.table.capacity)
 
-def _until_next(schedule: Schedule, count: int, chunk: int) -> int:
-    """Frames of the next step: an object must find the model at the start of a step."""
-    later = [when for when in schedule if when > count]
-    return min(chunk, later[0] - count) if later else chunk
+    def until_next(self, count: int, chunk: int) -> int:
+        later = [when for when in self.schedule if when > count]
+        return min(chunk, later[0] - count) if later else chunk
+
+    def enter(self, model: nn.Module, state: RecurrentState, image: np.ndarray, count: int, fit: Fit) -> None:
+        self.table.pending = dict(self.schedule.get(count, {}))
+        masks = fit_to_model(model, self.table.take_masks(image), fit.scale, fit.input_size)
+        self.table.commit(self.table.enter(state, masks, model.heads['masks'].stride))
+
+    def read(self, output: MaskOutput, count: int, fit: Fit) -> Iterator[dict[str, Any]]:
+        for index in range(output.probabilities.shape[1]):
+            yield soft_masks(output, index, self.table.slots, fit.size, fit.scale).fields()
+
+    def check_all_came(self, count: int) -> None:
+        late = [(when, identity) for when, objects in self.schedule.items() if when >= count for identity in objects]
+        if late:
+            raise ValueError(
+                f'object {late[0][1]} is given on frame {late[0][0]}; the video ended after {count} frames'
+            )
 
 
 def _of_labels(labels: object, size: tuple[int, int]) -> dict[int, Prompt]:

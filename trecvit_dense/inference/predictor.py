@@ -1,29 +1,29 @@
-"""Predictor: points and objects in a whole video, frame by frame or at once."""
+"""Predictor: points, objects and depth in a whole video, frame by frame or at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from trecvit_dense.io import FrameSource, VideoError
-from trecvit_dense.models.heads.point_slots import add_points
-from trecvit_dense.structures import ObjectMasks, PointTracks, RecurrentState
+from trecvit_dense.io import FrameSource
+from trecvit_dense.io.intrinsics import check_intrinsics
+from trecvit_dense.structures import DepthPrediction, ObjectMasks, PointTracks
 
-from . import mask_stream
+from .mask_stream import MaskReader, Schedule, first_frames, make_schedule
 from .queries import check_queries, grid_queries
-from .runtime import FrameResult, check_frame_size, load_for_use, require_task, running, to_model, to_pixels
+from .runtime import FrameResult, check_frame_size, load_for_use, require_task
+from .stream import DepthReader, PointReader, Reader, stream
 
 CHUNK_FRAMES = 8
 DEFAULT_GRID = 16
 
 
 class Predictor:
-    """Follows points and objects through videos of any size; one model, many videos.
+    """Points, objects and depth of videos of any size; one model, many videos.
 
     Args:
         checkpoint: A file of ours, ``'boxed'`` (the weights that come with the package), or a model.
@@ -34,12 +34,19 @@ class Predictor:
         >>> tracks.xy_px.shape                                   # (N, T, 2), pixels of the video
         >>> masks = Predictor().masks('video.mp4', boxes=[(100, 80, 160, 150)])    # doctest: +SKIP
         >>> masks.labels.shape                                   # (T, H, W), size of the video
+        >>> depth = Predictor('depth.safetensors').depth('video.mp4')              # doctest: +SKIP
+        >>> depth.values.shape, depth.kind                       # (T, H, W), 'disparity' or 'depth'
     """
 
     def __init__(self, checkpoint: str | Path | nn.Module = 'boxed', *, device: str | torch.device = 'auto') -> None:
         self.model = load_for_use(checkpoint, device)
         self._name = 'the model' if isinstance(checkpoint, nn.Module) else str(checkpoint)
         self.device = next(self.model.parameters()).device
+
+    def check(self, *tasks: str) -> None:
+        """Raises ValueError for the first of ``tasks`` (``points``, ``masks``, ``depth``) that the model lacks."""
+        for task in tasks:
+            require_task(self.model, task, self._name)
 
     def points(
         self,
@@ -56,9 +63,7 @@ class Predictor:
 
         Arguments and errors as in :meth:`stream_points`. Before its query frame a point is NaN and not visible.
         """
-        source = FrameSource.open(video)
-        if source.live and max_frames is None:
-            raise ValueError(f'{source.name} has no end; give max_frames, or use stream_points')
+        source = _with_end(video, max_frames, 'stream_points')
         query = self.make_queries(source, queries_txy, grid=grid, frame=frame, max_frames=max_frames)
         results = self.stream_points(source, query, live=live, chunk=chunk, max_frames=max_frames)
         xy, visible = zip(*((result.xy_px, result.visible) for result in results), strict=True)
@@ -90,12 +95,9 @@ class Predictor:
             ValueError: a query outside the frame, after the end or not a number; a frame smaller than one patch; a
                 model that does not track points. At the end of the stream: a query whose frame never came.
         """
-        require_task(self.model, 'points', self._name)
-        source = FrameSource.open(source)
-        check_frame_size(source.size, self.model)
+        source = self._open(source, 'points')
         query = self.make_queries(source, queries_txy, grid=grid, frame=frame, max_frames=max_frames)
-        chunk = chunk or (1 if source.live else CHUNK_FRAMES)
-        return self._stream(source, query, live, max(1, chunk), max_frames)
+        return self._stream(source, [PointReader(query, live=live)], chunk, max_frames)
 
     def masks(
         self,
@@ -112,12 +114,10 @@ class Predictor:
 
         Arguments and errors as there. Before its first frame an object is nowhere.
         """
-        source = FrameSource.open(video)
-        if source.live and max_frames is None:
-            raise ValueError(f'{source.name} has no end; give max_frames, or use stream_masks')
-        schedule = self.make_schedule(source, masks, boxes=boxes, points=points, frame=frame, max_frames=max_frames)
-        results = self.stream_schedule(source, schedule, chunk=chunk, max_frames=max_frames)
-        labels, first = np.stack([result.masks for result in results]), mask_stream.first_frames(schedule)
+        source = self._open(_with_end(video, max_frames, 'stream_masks'), 'masks')
+        schedule = _schedule(source, max_frames, masks, boxes=boxes, points=points, frame=frame)
+        results = self._stream(source, [MaskReader(schedule)], chunk, max_frames)
+        labels, first = np.stack([result.masks for result in results]), first_frames(schedule)
         return ObjectMasks(labels, list(first), list(first.values()))
 
     def stream_masks(
@@ -148,29 +148,98 @@ class Predictor:
             ValueError: no object, one that does not fit the frame, a frame after the end, a frame smaller than one
                 patch, a model that segments nothing. At the end of the stream: an object whose frame never came.
         """
-        source = FrameSource.open(source)
-        schedule = self.make_schedule(source, masks, boxes=boxes, points=points, frame=frame, max_frames=max_frames)
-        return self.stream_schedule(source, schedule, chunk=chunk, max_frames=max_frames)
+        source = self._open(source, 'masks')
+        schedule = _schedule(source, max_frames, masks, boxes=boxes, points=points, frame=frame)
+        return self._stream(source, [MaskReader(schedule)], chunk, max_frames)
 
-    def make_schedule(
-        self, source: FrameSource, masks: object = None, *, max_frames: int | None = None, **more: object
-    ) -> mask_stream.Schedule:
-        """What is given on which frame, checked, as :meth:`stream_masks` makes it from the same arguments."""
-        require_task(self.model, 'masks', self._name)
-        check_frame_size(source.size, self.model)
-        return mask_stream.make_schedule(source.size, _known_frames(source, max_frames), masks, **more)
+    @property
+    def depth_kind(self) -> str:
+        """``'disparity'`` or ``'depth'`` (metres); raises ValueError for a model without depth."""
+        self.check('depth')
+        return self.model.heads['depth'].kind
 
-    def stream_schedule(
+    def depth(
         self,
-        source: FrameSource,
-        schedule: mask_stream.Schedule,
+        video: str | Path | np.ndarray | FrameSource,
         *,
+        intrinsics: np.ndarray | None = None,
+        chunk: int | None = None,
+        max_frames: int | None = None,
+    ) -> DepthPrediction:
+        """Depth of all frames, four bytes a pixel and frame; for long videos see :meth:`stream_depth`.
+
+        Arguments and errors as there.
+        """
+        source = _with_end(video, max_frames, 'stream_depth')
+        parts = [
+            (result.depth, result.depth_confidence, result.depth_kind)
+            for result in self.stream_depth(source, intrinsics=intrinsics, chunk=chunk, max_frames=max_frames)
+        ]
+        values, confidence, kinds = zip(*parts, strict=True)
+        return DepthPrediction(np.stack(values), kinds[0], None if confidence[0] is None else np.stack(confidence))
+
+    def stream_depth(
+        self,
+        source: str | Path | int | np.ndarray | FrameSource,
+        *,
+        intrinsics: np.ndarray | None = None,
         chunk: int | None = None,
         max_frames: int | None = None,
     ) -> Iterator[FrameResult]:
-        """:meth:`stream_masks` for what :meth:`make_schedule` has made."""
-        chunk = chunk or (1 if source.live else CHUNK_FRAMES)
-        return mask_stream.stream(self.model, source, schedule, chunk=max(1, chunk), max_frames=max_frames)
+        """Yield one :class:`FrameResult` with ``depth`` per frame. Memory does not grow with the length of the video.
+
+        Args:
+            source: Anything that :meth:`FrameSource.open` takes.
+            intrinsics: ``(3, 3)`` in pixels of the video. A head for metres that was trained for one focal length
+                gives true metres with them alone; other heads do not need them.
+            chunk: Frames per step of the model, 8 by default (1 for a camera): speed and delay, not results.
+            max_frames: Stop after so many.
+
+        Raises:
+            ValueError: a frame smaller than one patch, a model without depth, intrinsics of another video.
+        """
+        source = self._open(source, 'depth')
+        return self._stream(source, [_depth_reader(source, intrinsics)], chunk, max_frames)
+
+    def stream_all(
+        self,
+        source: str | Path | int | np.ndarray | FrameSource,
+        queries_txy: np.ndarray | None = None,
+        masks: np.ndarray | str | Path | Mapping[int, np.ndarray | str | Path] | None = None,
+        *,
+        grid: int | None = None,
+        boxes: Sequence[Sequence[float]] | None = None,
+        points: Sequence[Sequence[float]] | None = None,
+        frame: int = 0,
+        depth: bool = True,
+        intrinsics: np.ndarray | None = None,
+        live: bool = False,
+        chunk: int | None = None,
+        max_frames: int | None = None,
+    ) -> Iterator[FrameResult]:
+        """Points, objects and depth of every frame from one pass of the backbone and one state.
+
+        What is not asked for does not run: points when neither ``queries_txy`` nor ``grid`` is given, objects when
+        none of ``masks``, ``boxes`` and ``points`` is. Arguments and errors as in :meth:`stream_points`,
+        :meth:`stream_masks` and :meth:`stream_depth`.
+        """
+        wanted = dict(
+            points=queries_txy is not None or grid is not None,
+            masks=any(given is not None for given in (masks, boxes, points)),
+            depth=depth,
+        )
+        source = self._open(source, *(task for task, there in wanted.items() if there))
+        readers: list[Reader] = []
+        if wanted['points']:
+            query = self.make_queries(source, queries_txy, grid=grid, frame=frame, max_frames=max_frames)
+            readers.append(PointReader(query, live=live))
+        if wanted['masks']:
+            readers.append(MaskReader(_schedule(source, max_frames, masks, boxes=boxes, points=points, frame=frame)))
+        if depth:
+            readers.append(_depth_reader(source, intrinsics))
+        if not readers:
+            raise ValueError('nothing is asked for; wanted queries, a grid, objects or depth')
+        return self._stream(source, readers, chunk, max_frames)
 
     @staticmethod
     def make_queries(
@@ -189,92 +258,36 @@ class Predictor:
             queries_txy = grid_queries(DEFAULT_GRID if grid is None else grid, source.size, frame)
         return check_queries(queries_txy, source.size, known)
 
+    def _open(self, source: object, *tasks: str) -> FrameSource:
+        """The video, when the model can do ``tasks`` on it."""
+        self.check(*tasks)
+        source = FrameSource.open(source)
+        check_frame_size(source.size, self.model)
+        return source
+
     def _stream(
-        self, source: FrameSource, query: np.ndarray, live: bool, chunk: int, max_frames: int | None
+        self, source: FrameSource, readers: Sequence[Reader], chunk: int | None, max_frames: int | None
     ) -> Iterator[FrameResult]:
-        slots = np.full(len(query), -1) if live else np.arange(len(query))
-        state, count = None, 0
-        frames = islice(source, max_frames)
-        while images := list(islice(frames, self._until_next(query, slots, count, chunk))):
-            state, (xy, visible, certainty) = self._step(images, state, query, slots, count, live)
-            for index in range(len(xy)):
-                sure = None if certainty is None else certainty[index]
-                # The frame is given away: it is not held while the next ones are read.
-                yield self._result(count + index, query, slots, images.pop(0), xy[index], visible[index], sure)
-            count += len(xy)
-        self._check_all_came(source, query, count)
+        _known_frames(source, max_frames)
+        chunk = chunk or (1 if source.live else CHUNK_FRAMES)
+        return stream(self.model, source, readers, chunk=max(1, chunk), max_frames=max_frames)
 
-    @torch.no_grad()
-    def _step(
-        self,
-        images: list[np.ndarray],
-        state: RecurrentState | None,
-        query: np.ndarray,
-        slots: np.ndarray,
-        count: int,
-        live: bool,
-    ) -> tuple[RecurrentState, tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
-        """Run the model over ``images``, frames ``count`` and on; live queries enter and get their slots."""
-        video, scale = to_model(self.model, images)
-        with running(self.model, ['points']):
-            if state is None:
-                state = self._start(query, scale, live)
-            if live:
-                self._enter(state, query, slots, count, scale)
-            outputs, state = self.model.step(video, state)
-        return state, to_pixels(outputs['points'], scale)
 
-    @staticmethod
-    def _until_next(query: np.ndarray, slots: np.ndarray, count: int, chunk: int) -> int:
-        """Frames of the next step: a live query must find the model at the start of a step."""
-        later = query[(slots < 0) & (query[:, 0] > count), 0]
-        return min(chunk, int(later.min()) - count) if len(later) else chunk
+def _schedule(source: FrameSource, max_frames: int | None, masks: object, **more: object) -> Schedule:
+    """What is given on which frame of ``source``, checked."""
+    return make_schedule(source.size, _known_frames(source, max_frames), masks, **more)
 
-    def _start(self, query: np.ndarray, scale: np.ndarray, live: bool) -> RecurrentState:
-        if live:
-            nothing = torch.zeros(1, 0, 3, device=self.device)
-            return self.model.start(1, self.device, points=dict(query_txy=nothing, capacity=len(query)))
-        scaled = torch.from_numpy(query * np.array([1, *scale], dtype=np.float32))
-        return self.model.start(1, self.device, points=dict(query_txy=scaled[None].to(self.device)))
 
-    @staticmethod
-    def _enter(state: RecurrentState, query: np.ndarray, slots: np.ndarray, count: int, scale: np.ndarray) -> None:
-        """Give slots to the queries of frame ``count``, which the next step starts with."""
-        now = np.flatnonzero(query[:, 0] == count)
-        if len(now):
-            points = state.scope('heads.points')
-            slots[now] = add_points(points, torch.from_numpy(query[now, 1:] * scale)).cpu().numpy()
-            state.put('heads.points', points)
+def _depth_reader(source: FrameSource, intrinsics: np.ndarray | None) -> DepthReader:
+    return DepthReader(None if intrinsics is None else check_intrinsics(intrinsics, source.size))
 
-    @staticmethod
-    def _result(
-        frame: int,
-        query: np.ndarray,
-        slots: np.ndarray,
-        image: np.ndarray,
-        xy: np.ndarray,
-        visible: np.ndarray,
-        certainty: np.ndarray | None,
-    ) -> FrameResult:
-        """Model slots to points; a point whose query frame has not come is NaN and not visible."""
-        there = query[:, 0] <= frame
-        points = np.full((len(query), 2), np.nan, np.float32)
-        points[there] = xy[slots[there]]
-        shown, sure = np.zeros(len(query), bool), None
-        shown[there] = visible[slots[there]]
-        if certainty is not None:
-            sure = np.zeros(len(query), np.float32)
-            sure[there] = certainty[slots[there]]
-        return FrameResult(frame, np.arange(len(query)), points, shown, sure, image)
 
-    @staticmethod
-    def _check_all_came(source: FrameSource, query: np.ndarray, count: int) -> None:
-        if not count:
-            raise VideoError(f'{source.name}: the video is empty')
-        if (query[:, 0] >= count).any():
-            index = int(query[:, 0].argmax())
-            late = f'query {index} asks for frame {query[index, 0]:.0f}'
-            raise ValueError(f'{late}; the video ended after {count} frames')
+def _with_end(video: object, max_frames: int | None, instead: str) -> FrameSource:
+    """The video, of which all frames can be held."""
+    source = FrameSource.open(video)
+    if source.live and max_frames is None:
+        raise ValueError(f'{source.name} has no end; give max_frames, or use {instead}')
+    return source
 
 
 def _known_frames(source: FrameSource, max_frames: int | None) -> int | None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trecvit_dense.checkpoints import load_model
-from trecvit_dense.models.heads.base import MaskOutput, PointOutput
+from trecvit_dense.models.heads.base import DepthOutput, MaskOutput, PointOutput
 
-DOES = dict(points='track points', masks='segment objects')
+DOES = dict(points='track points', masks='segment objects', depth='estimate depth')
 
 
 @dataclass
@@ -32,6 +34,10 @@ class SoftMasks:
     output: MaskOutput
     size: tuple[int, int]
     scale: np.ndarray
+
+    def fields(self) -> dict[str, Any]:
+        """What :class:`FrameResult` has of them."""
+        return dict(masks=self.labels(), object_ids=self.ids, scores=self.scores(), soft=self)
 
     def labels(self) -> np.ndarray:
         """``(H, W)`` uint8: the id of the most probable object, 0 where background is more probable."""
@@ -63,8 +69,45 @@ class SoftMasks:
 
 
 @dataclass
+class SoftDepth:
+    """Depth of one frame, kept in the cells of the head until it is asked for.
+
+    Args:
+        output: One frame of one video.
+        size: ``(H, W)`` pixels of the original frame.
+        scale: ``(2,)`` model pixels per pixel, x and y.
+        factor: What values are multiplied with: metres of this camera per metre of the one that the head stands for.
+    """
+
+    output: DepthOutput
+    size: tuple[int, int]
+    scale: np.ndarray
+    factor: float = 1.0
+
+    @staticmethod
+    def of(output: DepthOutput, index: int, size: tuple[int, int], scale: np.ndarray, factor: float = 1.0) -> SoftDepth:
+        """Frame ``index`` of the first video of an output."""
+        frame, sure = slice(index, index + 1), output.confidence_logits
+        part = DepthOutput(
+            output.log_values[:1, frame], output.kind, output.stride, None if sure is None else sure[:1, frame]
+        )
+        return SoftDepth(part, tuple(size), scale, factor)
+
+    def values(self) -> np.ndarray:
+        """``(H, W)`` float32 at the original size."""
+        alone = DepthOutput(self.output.log_values, self.output.kind, self.output.stride)
+        values = alone.at_size(self.size, tuple(self.scale.tolist())).values[0, 0].cpu().numpy()
+        return values if self.factor == 1 else values * np.float32(self.factor)
+
+    def confidence(self) -> np.ndarray | None:
+        """``(H, W)`` float32 in (0, 1) at the original size, or None when the head gives none."""
+        full = self.output.at_size(self.size, tuple(self.scale.tolist())).confidence
+        return None if full is None else full[0, 0].cpu().numpy()
+
+
+@dataclass
 class FrameResult:
-    """Points and objects on one frame.
+    """Points, objects and depth on one frame.
 
     Args:
         frame: Index of the frame in its stream.
@@ -77,26 +120,35 @@ class FrameResult:
         object_ids: Objects that are followed, seen on this frame or not.
         scores: ``(len(object_ids),)`` float32 in [0, 1], how sure the model is of each; 0: not seen.
         soft: What :meth:`probability` reads.
+        soft_depth: What :attr:`depth` and :attr:`depth_confidence` read; None without a head for depth.
     """
 
     frame: int
-    ids: np.ndarray
-    xy_px: np.ndarray
-    visible: np.ndarray
+    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    xy_px: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
+    visible: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     certainty: np.ndarray | None = None
     image: np.ndarray | None = None
     masks: np.ndarray | None = None
     object_ids: list[int] | None = None
     scores: np.ndarray | None = None
     soft: SoftMasks | None = None
+    soft_depth: SoftDepth | None = None
 
-    @staticmethod
-    def without_points(frame: int, image: np.ndarray | None = None) -> FrameResult:
-        return FrameResult(frame, np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros(0, bool), image=image)
+    @property
+    def depth_kind(self) -> str | None:
+        """``'disparity'``: one over depth, but for an unknown scale and shift; ``'depth'``: metres; None: no depth."""
+        return None if self.soft_depth is None else self.soft_depth.output.kind
 
-    def with_masks(self, soft: SoftMasks) -> FrameResult:
-        """This frame with objects."""
-        return replace(self, masks=soft.labels(), object_ids=soft.ids, scores=soft.scores(), soft=soft)
+    @cached_property
+    def depth(self) -> np.ndarray | None:
+        """``(H, W)`` float32, positive, of :attr:`depth_kind`, at the original size; made when asked for."""
+        return None if self.soft_depth is None else self.soft_depth.values()
+
+    @cached_property
+    def depth_confidence(self) -> np.ndarray | None:
+        """``(H, W)`` float32 in (0, 1), or None when the model gives none; made when asked for."""
+        return None if self.soft_depth is None else self.soft_depth.confidence()
 
     def probability(self, identity: int) -> np.ndarray:
         """``(H, W)`` float32 in [0, 1]: where the object is, at the original size; made when asked for.
@@ -141,10 +193,29 @@ def require_task(model: nn.Module, task: str, name: str = 'the model') -> None:
         raise ValueError(f'{name} does not {DOES[task]}; its heads are: {", ".join(model.heads)}')
 
 
+def camera_factor(model: nn.Module, intrinsics: np.ndarray | None, scale: np.ndarray) -> float:
+    """Metres per metre that the head for depth gives, for a head that stands for a camera of one focal length.
+
+    Args:
+        intrinsics: ``(3, 3)`` in pixels of the frames; None: as that camera would see it, a factor of 1.
+        scale: ``(2,)`` model pixels per pixel, x and y.
+    """
+    focal = canonical_focal(model)
+    if intrinsics is None or focal is None:
+        return 1.0
+    return float((np.diag(intrinsics)[:2] * scale).mean() / focal)
+
+
+def canonical_focal(model: nn.Module) -> float | None:
+    """Focal length, in pixels of the model input, for which the head for depth gives metres; None: it does not ask."""
+    head = model.heads['depth']
+    return getattr(head, 'canonical_focal_px', None) if getattr(head, 'kind', None) == 'depth' else None
+
+
 @contextmanager
-def running(model: nn.Module, tasks: Sequence[str]) -> Iterator[None]:
-    """Only the heads of ``tasks`` take part meanwhile; a model may be shared by others who want other heads."""
-    before, model.tasks = model.tasks, tuple(tasks)
+def running(model: nn.Module, tasks: Sequence[str] | None) -> Iterator[None]:
+    """Only the heads of ``tasks`` take part meanwhile (None: all); others who share the model may want other heads."""
+    before, model.tasks = getattr(model, 'tasks', None), None if tasks is None else tuple(tasks)
     try:
         yield
     finally:

@@ -1,22 +1,33 @@
-"""Session: live video. Points and objects come and go between frames; the memory has one size for ever."""
+"""Session: live video. Points and objects come and go, depth is there; the memory has one size for ever."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from trecvit_dense.models.heads.base import MaskOutput, PointOutput
+from trecvit_dense.io.intrinsics import check_intrinsics
 from trecvit_dense.models.heads.point_slots import CapacityError, add_points, retire_points
 from trecvit_dense.structures import RecurrentState
 
 from .mask_prompts import check_labels
 from .objects import MAX_ID, ObjectTable, Prompt, fit_to_model, retire_slots, soft_masks
 from .queries import check_inside
-from .runtime import FrameResult, check_frame_size, load_for_use, require_task, running, to_model, to_pixels
+from .runtime import (
+    FrameResult,
+    SoftDepth,
+    camera_factor,
+    check_frame_size,
+    load_for_use,
+    require_task,
+    running,
+    to_model,
+    to_pixels,
+)
 
 SCOPE = 'heads.points'
 
@@ -29,10 +40,12 @@ class Session:
     others keep their state. Ids of points and of objects are counted apart.
 
     Args:
-        checkpoint: A file of ours, ``'boxed'`` (the weights that come with the package), or a model. It may follow
-            points, objects or both.
+        checkpoint: A file of ours, ``'boxed'`` (the weights that come with the package), or a model with any of the
+            heads.
         max_points: Slots for points, all allocated now; 0: the head for points does not run.
         max_objects: Slots for objects, at most 254; 0: the head for objects does not run.
+        depth: Whether the head for depth runs.
+        intrinsics: ``(3, 3)`` in pixels of the frames; see :meth:`Predictor.stream_depth`.
         device: ``'auto'``, ``'cpu'``, ``'cuda'``, ...
 
     Example:
@@ -42,6 +55,11 @@ class Session:
         >>> result = session.step(frame)                         # (H, W, 3) uint8 RGB
         >>> result.xy_px, result.visible                         # (N, 2), (N,)
         >>> result.masks == ball                                 # (H, W)
+        >>> result.depth                                         # (H, W), of Session('boxed', depth=True)
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: not a usable one, one without depth where that is asked for, or slots that cannot be.
     """
 
     def __init__(
@@ -50,6 +68,8 @@ class Session:
         *,
         max_points: int = 256,
         max_objects: int = 20,
+        depth: bool = False,
+        intrinsics: np.ndarray | None = None,
         device: str | torch.device = 'auto',
     ) -> None:
         if max_points < 0:
@@ -59,9 +79,11 @@ class Session:
         self.model = load_for_use(checkpoint, device)
         self.device = next(self.model.parameters()).device
         self._name = 'the model' if isinstance(checkpoint, nn.Module) else str(checkpoint)
-        self.max_points, self.max_objects = max_points, max_objects
-        slots = dict(points=max_points, masks=max_objects)
-        self._tasks = [task for task in self.model.heads if slots.get(task, 1)]
+        if depth:
+            require_task(self.model, 'depth', self._name)
+        self.max_points, self.max_objects, self.intrinsics = max_points, max_objects, intrinsics
+        wanted = dict(points=max_points, masks=max_objects, depth=depth)
+        self._tasks = [task for task in self.model.heads if wanted.get(task, True)]
         self._next_id = 0
         self.reset()
 
@@ -226,7 +248,7 @@ class Session:
             rgb: ``(H, W, 3)`` uint8; every frame of a session has the size of the first.
 
         Returns:
-            Positions of all followed points on this frame, in the order of :attr:`ids`, and masks of all objects.
+            Positions of all followed points on this frame, in the order of :attr:`ids`, masks of all objects, depth.
 
         Raises:
             ValueError: a frame of another kind or size; a point or mask from before the first frame that does not fit
@@ -264,6 +286,8 @@ class Session:
             raise ValueError(f'the frame is {kind}; wanted a uint8 array (H, W, 3), RGB')
         if self._size is None:
             check_frame_size(rgb.shape[:2], self.model)
+            if self.intrinsics is not None:
+                check_intrinsics(self.intrinsics, rgb.shape[:2])
         elif rgb.shape[:2] != self._size:
             seen, wanted = (f'{width}x{height}' for height, width in (rgb.shape[:2], self._size))
             raise ValueError(f'frame {self.frame} has {seen} px, the stream {wanted}; call reset() to start another')
@@ -277,16 +301,19 @@ class Session:
                 self._pending = {}
                 raise
 
-    def _read(self, outputs: dict[str, PointOutput | MaskOutput], scale: np.ndarray) -> FrameResult:
+    def _read(self, outputs: dict[str, Any], scale: np.ndarray) -> FrameResult:
+        fields = {}
         if 'points' in outputs:
-            ids, slots = np.array(list(self._slots), dtype=np.int64), list(self._slots.values())
-            parts = to_pixels(outputs['points'], scale)
-            result = FrameResult(self.frame, ids, *(None if part is None else part[0, slots] for part in parts))
-        else:
-            result = FrameResult.without_points(self.frame)
+            slots = list(self._slots.values())
+            parts = (None if part is None else part[0, slots] for part in to_pixels(outputs['points'], scale))
+            fields = dict(zip(('xy_px', 'visible', 'certainty'), parts, strict=True))
+            fields['ids'] = np.array(list(self._slots), dtype=np.int64)
         if 'masks' in outputs:
-            result = result.with_masks(soft_masks(outputs['masks'], 0, self._objects.slots, self._size, scale))
-        return result
+            fields |= soft_masks(outputs['masks'], 0, self._objects.slots, self._size, scale).fields()
+        if 'depth' in outputs:
+            factor = camera_factor(self.model, self.intrinsics, scale)
+            fields['soft_depth'] = SoftDepth.of(outputs['depth'], 0, self._size, scale, factor)
+        return FrameResult(self.frame, **fields)
 
 
 def _as_ids(ids: Iterable[int] | int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Video in; video, tracks and masks out, a frame at a time.
+"""Video in; video, tracks, masks, depth and point clouds out, a frame at a time.
 
 What is named here is imported when it is asked for: whoever reads masks alone need not wait for the video libraries.
 """
@@ -7,14 +7,20 @@ import importlib
 from typing import Any
 
 _HOMES = {
+    'DepthNpzWriter': 'depth_writer',
+    'DepthPngWriter': 'depth_writer',
     'FrameSource': 'frame_source',
     'MaskWriter': 'mask_file',
+    'PlyWriter': 'point_cloud',
     'TrackWriter': 'track_writer',
     'VideoError': 'frame_source',
     'VideoWriter': 'video_writer',
     'atomic_path': 'atomic',
+    'read_intrinsics': 'intrinsics',
     'read_mask': 'mask_file',
+    'read_saved_depth': 'depth_writer',
     'write_mask': 'mask_file',
+    'write_ply': 'point_cloud',
 }
 __all__ = list(_HOMES)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,48 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         remove(temporary)
+
+
+class FolderWriter:
+    """Context manager for a folder that appears, whole, when all went well; until then its files go to ``self.part``.
+
+    Args:
+        folder: Must not exist, or be empty.
+        replaces: Regular expression: files that an earlier run may have left there, which are replaced; one other file
+            and the folder is refused.
+        what: What the folder is for, in messages.
+
+    Raises:
+        FileNotFoundError: the folder above does not exist.
+        ValueError: ``folder`` exists and holds something.
+    """
+
+    def __init__(self, folder: str | Path, *, replaces: str | None = None, what: str = 'files') -> None:
+        self.folder = Path(folder)
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        if replaces and all(re.fullmatch(replaces, name) for name in names):
+            names = []
+        if self.folder.is_file() or names:
+            raise ValueError(f'{self.folder}: exists and is not empty; wanted the name of a new folder for the {what}')
+        if not self.folder.absolute().parent.is_dir():
+            raise FileNotFoundError(f'{self.folder}: the folder above it does not exist; create it first')
+        self.part = self.folder.absolute().with_name(f'.{self.folder.name}.{os.getpid()}.partial')
+
+    def __enter__(self) -> FolderWriter:
+        self.part.mkdir()
+        return self
+
+    def finish(self) -> None:
+        """What is left to write when the block has ended well."""
+
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        try:
+            if kind is None:
+                self.finish()
+                remove(self.folder)
+                os.replace(self.part, self.folder)
+        finally:
+            remove(self.part)
 
 
 def write_json(path: str | Path, content: Any) -> None:

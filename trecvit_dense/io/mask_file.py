@@ -7,8 +7,6 @@ the three channels of a colour picture.
 
 from __future__ import annotations
 
-import os
-import re
 import struct
 import warnings
 import zlib
@@ -17,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .atomic import atomic_path, remove
+from .atomic import FolderWriter, atomic_path
 from .png import decode_index_png
 
 VOID = 255
@@ -143,7 +141,7 @@ def _check_run_lengths(counts: list[int] | str | bytes, size: tuple[int, int]) -
         raise ValueError(f'run lengths of {sum(runs)} pixels in an image of {size[0] * size[1]}')
 
 
-class MaskWriter:
+class MaskWriter(FolderWriter):
     """Context manager that writes one palette PNG per frame into a new folder; the folder appears when all went well.
 
     Args:
@@ -156,33 +154,13 @@ class MaskWriter:
     """
 
     def __init__(self, folder: str | Path, *, replace: bool = False) -> None:
-        self.folder = Path(folder)
-        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
-        if replace and all(re.fullmatch(r'\d+\.png', name) for name in names):
-            names = []
-        if self.folder.is_file() or names:
-            raise ValueError(f'{self.folder}: exists and is not empty; wanted the name of a new folder for the masks')
-        if not self.folder.absolute().parent.is_dir():
-            raise FileNotFoundError(f'{self.folder}: the folder above it does not exist; create it first')
-        self._part = self.folder.absolute().with_name(f'.{self.folder.name}.{os.getpid()}.partial')
+        super().__init__(folder, replaces=r'\d+\.png' if replace else None, what='masks')
         self.num_frames = 0
-
-    def __enter__(self) -> MaskWriter:
-        self._part.mkdir()
-        return self
 
     def write(self, labels: np.ndarray, name: str | None = None) -> None:
         """Append one frame: ``(H, W)`` ids; ``name`` without suffix, by default the number of the frame."""
-        write_mask(self._part / f'{name or format(self.num_frames, "05d")}.png', labels)
+        write_mask(self.part / f'{name or format(self.num_frames, "05d")}.png', labels)
         self.num_frames += 1
-
-    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
-        try:
-            if kind is None:
-                remove(self.folder)
-                os.replace(self._part, self.folder)
-        finally:
-            remove(self._part)
 
 
 def _open(path: Path) -> Image.Image:

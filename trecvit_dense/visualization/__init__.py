@@ -1,6 +1,16 @@
 """Predictions drawn over video."""
 
+from .depth import DepthDrawer, depth_colours, side_by_side
 from .masks import MaskDrawer, mask_colours
 from .tracks import TrackDrawer, contact_sheet, rainbow
 
-__all__ = ['MaskDrawer', 'TrackDrawer', 'contact_sheet', 'mask_colours', 'rainbow']
+__all__ = [
+    'DepthDrawer',
+    'MaskDrawer',
+    'TrackDrawer',
+    'contact_sheet',
+    'depth_colours',
+    'mask_colours',
+    'rainbow',
+    'side_by_side',
+]
