@@ -207,7 +207,7 @@ def test_warping_error(path):
         flow = flow.transpose(1, 2, 0)
         same_max(depth_time.warp(before, flow), one['warped_depth'][0, 0], f'{case} warp')
         images = [one[f'rgb_{key}'][0].transpose(1, 2, 0) for key in ('prev', 'cur')]
-        error = depth_time.warping_error(before, after, *images, flow)
+        error = depth_time.warping_error(before, after, depth_time.colour_weight(*images, flow), flow)
         same(error, one['loss'], case, 1e-5)
     golden.assert_all_compared()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from .table import format_table
 
-_METRICS = ('AJRDMetric', 'MaskMetric', 'PointOdysseyMetric', 'TapVidMetric')
+_METRICS = ('AJRDMetric', 'DepthMetric', 'MaskMetric', 'PointOdysseyMetric', 'TapVidMetric')
 __all__ = [*_METRICS, 'format_table']
 
 

@@ -1,7 +1,8 @@
 """Every metric of the package, for the registry and for ``from trecvit_dense.evaluation import ...``."""
 
+from .depth_metric import DepthMetric
 from .mask_metric import MaskMetric
 from .tapvid_metric import TapVidMetric
 from .track_metrics import AJRDMetric, PointOdysseyMetric
 
-__all__ = ['AJRDMetric', 'MaskMetric', 'PointOdysseyMetric', 'TapVidMetric']
+__all__ = ['AJRDMetric', 'DepthMetric', 'MaskMetric', 'PointOdysseyMetric', 'TapVidMetric']

@@ -22,6 +22,13 @@ _MASK_ROWS = {
     'label_propagation': 'label propagation',
     'reset': 'state reset',
 }
+_DEPTH_COLUMNS = tuple('AbsRel SqRel RMSE logRMSE SILog delta1 delta2 delta3 TAE OPW flicker'.split())
+_DEPTH_ROWS = {
+    '': 'model',
+    'constant_frame': 'constant depth per frame',
+    'constant_clip': 'constant depth per clip',
+    'reset': 'state reset',
+}
 _PER_SEQUENCE = 'per_sequence'
 _DETAIL = re.compile(r'/AJ_RD_D\d+_dmin\d+$')  # 25 bins: in results.json, too many to read here
 
@@ -34,6 +41,7 @@ def format_table(metrics: dict[str, float]) -> str:
     """
     makers = {group: _point_block for group in _point_groups(metrics)}
     makers |= {group: _mask_block for group in _mask_groups(metrics)}
+    makers |= {group: _depth_block for group in _depth_groups(metrics)}
     groups = sorted(makers)
     blocks = [makers[group](group, _below(group, metrics, groups)) for group in groups]
     rest = {key: value for key, value in metrics.items() if not any(key.startswith(f'{group}/') for group in groups)}
@@ -56,6 +64,12 @@ def _mask_groups(metrics: dict[str, float]) -> set[str]:
     return {head for head in heads if head.rpartition('/')[2] not in _MASK_ROWS and f'/{_PER_SEQUENCE}/' not in head}
 
 
+def _depth_groups(metrics: dict[str, float]) -> set[str]:
+    """Prefixes below which an alignment of depth reports: those of ``AbsRel`` of the model over all clips."""
+    heads = {key.rpartition('/')[0] for key in metrics if key.endswith('/AbsRel')}
+    return {head for head in heads if head.rpartition('/')[2] not in _DEPTH_ROWS and f'/{_PER_SEQUENCE}/' not in head}
+
+
 def _below(group: str, metrics: dict[str, float], groups: Sequence[str]) -> dict[str, float]:
     """The metrics of a group without its prefix, and without those of groups inside it."""
     inner = tuple(f'{other}/' for other in groups if other.startswith(f'{group}/'))
@@ -74,6 +88,34 @@ def _mask_block(group: str, values: dict[str, float]) -> str:
         if f'{prefix}J&F' in values:
             rows.append([label, *(_number(values.get(prefix + column)) for column in columns)])
     return '\n'.join([title, *_grid(rows), *_sequence_rows(values)])
+
+
+def _depth_block(group: str, values: dict[str, float]) -> str:
+    title = group
+    if 'num_clips' in values:
+        title += f': {int(values["num_clips"])} clips, {int(values["num_frames"])} frames'
+    columns = [column for column in _DEPTH_COLUMNS if column in values]
+    rows = [['', *columns]]
+    for method, label in _DEPTH_ROWS.items():
+        prefix = f'{method}/' if method else ''
+        if f'{prefix}AbsRel' in values:
+            rows.append([label, *(_number(values.get(prefix + column)) for column in columns)])
+    return '\n'.join([title, *_grid(rows), *_clip_rows(values)])
+
+
+def _clip_rows(values: dict[str, float]) -> list[str]:
+    """A line per clip: the model, and AbsRel of the constant per frame."""
+    names = [
+        key[len(_PER_SEQUENCE) + 1 : -len('/AbsRel')] for key in values if re.match(rf'{_PER_SEQUENCE}/.*/AbsRel$', key)
+    ]
+    names = [name for name in names if name.rpartition('/')[2] not in _DEPTH_ROWS]
+    if not names:
+        return []
+    columns = {key: key for key in ('AbsRel', 'RMSE', 'delta1', 'TAE', 'flicker') if key in values}
+    columns |= {f'{method}/AbsRel': f'{_DEPTH_ROWS[method]} AbsRel' for method in ('constant_frame',)}
+    rows = [['clip', *columns.values()]]
+    rows += [[name, *(_number(values.get(f'{_PER_SEQUENCE}/{name}/{key}')) for key in columns)] for name in names]
+    return ['', *_grid(rows)]
 
 
 def _sequence_rows(values: dict[str, float]) -> list[str]:

@@ -146,25 +146,27 @@ def opw(depth_m: np.ndarray, video: np.ndarray, flow_to_previous: np.ndarray, *,
     total = 0.0
     for t in range(1, len(depth_m)):
         images = [frame.astype(np.float32) / (1 if official else 255) for frame in video[t - 1 : t + 1]]
-        total += warping_error(depth_m[t - 1], depth_m[t], *images, flow_to_previous[t - 1])
+        weight = colour_weight(*images, flow_to_previous[t - 1])
+        total += warping_error(depth_m[t - 1], depth_m[t], weight, flow_to_previous[t - 1])
     pairs = len(depth_m) - 1
     return total / (len(depth_m) if official else pairs) if pairs > 0 else float('nan')
 
 
-def warping_error(
-    before: np.ndarray, after: np.ndarray, image_before: np.ndarray, image_after: np.ndarray, flow: np.ndarray
-) -> float:
-    """OPW of one pair: 10 times the mean difference of normalised depth, weighted by how well the colours agree.
+def warping_error(before: np.ndarray, after: np.ndarray, weight: np.ndarray, flow: np.ndarray) -> float:
+    """OPW of one pair: 10 times the weighted mean difference of depth, each less its median and over its deviation.
 
     Args:
         before, after: ``(H, W)`` depth.
-        image_before, image_after: ``(H, W, 3)``.
+        weight: ``(H, W)``, see :func:`colour_weight`.
         flow: ``(H, W, 2)`` px, from ``after`` to ``before``.
     """
-    colours = image_after - warp(image_before, flow)
-    weight = np.exp(-np.float32(_STEEPNESS) * colours**2).sum(-1)
     difference = np.abs(_normalised(after) - _normalised(warp(before, flow)))
     return 10 * float((weight * difference).mean(dtype=np.float64))
+
+
+def colour_weight(before: np.ndarray, after: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """``(H, W)`` in 0..3: how well the colours ``(H, W, 3)`` of a pixel agree with those that the flow points at."""
+    return np.exp(-np.float32(_STEEPNESS) * (after - warp(before, flow)) ** 2).sum(-1)
 
 
 def warp(values: np.ndarray, flow: np.ndarray) -> np.ndarray:
