@@ -12,6 +12,7 @@ from .point_odyssey import PointOdysseyDataset
 from .rgbd_depth import RGBDDepthDataset
 from .rgbd_points import RGBDPointsDataset
 from .synthetic import SyntheticVideoDataset
+from .synthetic_scenes import SyntheticSceneDataset
 from .tapvid import TapVidDataset
 from .youtube_vos import YouTubeVOSDataset
 
@@ -27,6 +28,7 @@ __all__ = [
     'PointOdysseyDataset',
     'RGBDDepthDataset',
     'RGBDPointsDataset',
+    'SyntheticSceneDataset',
     'SyntheticVideoDataset',
     'TapVidDataset',
     'YouTubeVOSDataset',

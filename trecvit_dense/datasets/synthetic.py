@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import cv2
 import numpy as np
-import torch
-from torch.utils.data import Dataset, get_worker_info
 
-from ..registry import DATASETS, TRANSFORMS
+from ..registry import DATASETS
 from ..structures import VideoSample
 from .procedural import CLASSES, ClipSpec, render_clip
-from .transforms.objects import SelectObjects
-
-SPLITS = ('train', 'val', 'test')
-QUERY_MODES = ('random', 'first')
-_TARGETS = 1  # the stream of random numbers that picks the targets
-_TRIES = 20
+from .procedural_base import ProceduralDataset, check_at_least, check_clip, check_strengths
 
 
 @DATASETS.register_module()
-class SyntheticVideoDataset(Dataset):
+class SyntheticVideoDataset(ProceduralDataset):
     """Endless procedural video: textured deformable layers before a moving camera.
 
     Item ``index + length * draw`` is clip ``index`` of pass ``draw`` over the data: a sampler that adds ``length``
@@ -82,34 +74,18 @@ class SyntheticVideoDataset(Dataset):
         num_targets: tuple[int, int] | None = None,
         pipeline: Sequence[dict | Callable] | None = None,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"split is '{split}'; wanted one of {SPLITS}")
-        query_mode = query_mode or ('random' if split == 'train' else 'first')
-        if query_mode not in QUERY_MODES:
-            raise ValueError(f"query_mode is '{query_mode}'; wanted one of {QUERY_MODES}")
-        for name, value, least in (
-            ('length', length, 1),
-            ('num_frames', num_frames, 1),
-            ('num_points', num_points, 1),
-            ('seed', seed, 0),
-        ):
-            if value < least:
-                raise ValueError(f'{name} is {value}; wanted at least {least}')
-        for name, value in dict(motion=motion, camera=camera, nonrigid=nonrigid, photometric=photometric).items():
-            if not 0 <= value < float('inf'):
-                raise ValueError(f'{name} is {value}; wanted a strength of 0 or more')
-        if min(size) < 8:
-            raise ValueError(f'size is {tuple(size)}; wanted at least 8 x 8 pixels')
-        if not 0 <= num_objects[0] <= num_objects[1] <= 100:
-            raise ValueError(
-                f'num_objects is {tuple(num_objects)}; wanted (fewest, most) with 0 <= fewest <= most <= 100'
-            )
-        if num_targets is not None and not (1 <= num_targets[0] <= num_targets[1] and num_objects[1] > 0):
-            raise ValueError(
-                f'num_targets is {tuple(num_targets)} of {tuple(num_objects)} objects; wanted (fewest, most) with '
-                f'1 <= fewest <= most, or none'
-            )
-        self.length, self.seed, self.split, self.num_targets = length, seed, split, num_targets
+        super().__init__(
+            'synthetic',
+            length,
+            seed=seed,
+            split=split,
+            num_objects=num_objects,
+            num_targets=num_targets,
+            pipeline=pipeline,
+        )
+        check_at_least(1, num_frames=num_frames, num_points=num_points)
+        check_strengths(motion=motion, camera=camera, nonrigid=nonrigid, photometric=photometric)
+        query_mode = check_clip(size, query_mode, split)
         self.spec = ClipSpec(
             size=tuple(size),
             num_frames=num_frames,
@@ -125,47 +101,7 @@ class SyntheticVideoDataset(Dataset):
             zoom=zoom,
             shared_surfaces=shared_surfaces,
         )
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline or ()]
 
-    def __len__(self) -> int:
-        return self.length
-
-    def rng(self, index: int) -> np.random.Generator:
-        """The generator from which everything about item ``index`` is drawn."""
-        if index < 0:
-            raise IndexError(f'index is {index}; wanted 0 or more')
-        draw, clip = divmod(int(index), self.length)
-        return np.random.default_rng([self.seed, draw, clip, SPLITS.index(self.split)])
-
-    def sample(self, index: int) -> VideoSample:
-        """Clip ``index``, after the pipeline."""
-        rng = self.rng(index)
-        if self.num_targets is None:
-            return self._render(index, rng)
-        # Its own generator: what a clip looks like does not depend on what is asked of it.
-        choice = np.random.default_rng([*rng.bit_generator.seed_seq.entropy, _TARGETS])
-        select = SelectObjects(int(choice.integers(self.num_targets[0], self.num_targets[1] + 1)))
-        for _ in range(_TRIES):
-            sample = select(self._render(index, rng), choice)
-            if 0 in sample.masks.first_frame:
-                sample.meta['frame_names'] = [f'{t:05d}' for t in range(sample.num_frames)]
-                return sample
-        raise ValueError(
-            f'clip {index} was drawn {_TRIES} times and shows no object on its first frame; wanted more or larger '
-            f'objects: num_objects is {self.spec.num_objects}'
-        )
-
-    def _render(self, index: int, rng: np.random.Generator) -> VideoSample:
-        sample = render_clip(rng, self.spec)
-        sample.name = f'synthetic_{self.split}_{int(index):06d}'
-        for transform in self.pipeline:
-            sample = transform(sample, rng)
-        return sample
-
-    def __getitem__(self, index: int) -> dict:
-        """``dict(inputs=(T, 3, H, W) uint8 tensor, data_samples=VideoSample)``."""
-        if get_worker_info() is not None:
-            cv2.setNumThreads(0)  # one thread per worker; more only fight each other
-        sample = self.sample(index)
-        video = torch.from_numpy(np.ascontiguousarray(sample.video.transpose(0, 3, 1, 2)))
-        return dict(inputs=video, data_samples=sample)
+    def render(self, rng: np.random.Generator) -> VideoSample:
+        """One clip, a pure function of ``rng``."""
+        return render_clip(rng, self.spec)

@@ -26,11 +26,16 @@ def sample_tracks(rng: Generator, layers: list[Layer], labels: np.ndarray, spec:
     of objects). ``query_mode='first'`` asks for it on its first visible frame, ``'random'`` on any visible one.
     """
     solid = [layer for layer in layers if layer.solid]
-    xy, frames = _picks(rng, labels, spec)
+    xy, frames = picks(rng, labels, spec)
     owners = topmost(solid, xy, frames)
     tracks, visible = track(solid, xy, frames, owners, spec.num_frames, spec.size)
     visible[np.arange(len(xy)), frames] = True  # it was picked because it is seen there; rounding may say otherwise
-    if spec.query_mode == 'first':
+    return asked_tracks(rng, tracks, visible, spec.query_mode)
+
+
+def asked_tracks(rng: Generator, tracks: np.ndarray, visible: np.ndarray, query_mode: str) -> PointTracks:
+    """Tracks ``(N, T, 2)`` with a query each, on a frame on which the point is ``visible`` ``(N, T)``."""
+    if query_mode == 'first':
         query = visible.argmax(axis=1)
     else:
         query = np.where(visible, rng.random(visible.shape), -1).argmax(axis=1)
@@ -38,7 +43,7 @@ def sample_tracks(rng: Generator, layers: list[Layer], labels: np.ndarray, spec:
     return PointTracks(tracks.astype(np.float32), visible, txy.astype(np.float32))
 
 
-def _picks(rng: Generator, labels: np.ndarray, spec: ClipSpec) -> tuple[np.ndarray, np.ndarray]:
+def picks(rng: Generator, labels: np.ndarray, spec: ClipSpec) -> tuple[np.ndarray, np.ndarray]:
     """``(N, 2)`` sub-pixel places and ``(N,)`` frames; half of the frames are the first one when that is the query."""
     count = spec.num_points
     chosen = rng.integers(0, len(labels), _PICK_FRAMES)

@@ -1,0 +1,179 @@
+"""From a random generator to a clip of a scene: build, look, move, ray-cast, paint, track."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from ...structures import DepthMap, ObjectMasks, VideoSample
+from ..procedural import ClipSpec
+from ..procedural.photometric import Photometric
+from .camera import CLEAR_M, keep_clear, orientation, random_intrinsics, random_trajectory
+from .furniture import Kit
+from .layout import Site, build_open, build_room
+from .materials import Materials
+from .movers import add_movers
+from .raycast import View
+from .shading import Light, Shader, occlusion_map
+from .tracks import scene_tracks
+from .world import Scene, World, clearance
+
+CLASSES = ('indoor', 'open')
+_LOOKS = 10  # views that are tried
+_JUDGES = (9, 12)  # rays that judge one
+
+
+@dataclass(frozen=True)
+class SceneSpec(ClipSpec):
+    """What a clip may contain; :class:`trecvit_dense.datasets.SyntheticSceneDataset` says what the fields mean."""
+
+    num_objects: tuple[int, int] = (4, 24)
+    indoor: float = 0.75
+    movers: float = 0.4
+    split: int = 0
+
+
+def render_scene_clip(rng: Generator, spec: SceneSpec) -> VideoSample:
+    """One clip with exact depth, poses, tracks and masks; a pure function of ``rng`` and ``spec``."""
+    scene, light, atlas, intrinsics, poses, label = build_scene(rng, spec)
+    video, labels, depth = _draw(rng, scene, light, atlas, intrinsics, poses, spec)
+    points = scene_tracks(rng, scene, intrinsics, poses, labels, depth > 0, spec)
+    seen = np.stack([np.bincount(frame.ravel(), minlength=256) for frame in labels]) > 0  # (T, 256)
+    ids = [int(i) for i in np.flatnonzero(seen.any(axis=0)) if i]
+    first = [int(seen[:, i].argmax()) for i in ids]
+    matrices = np.broadcast_to(intrinsics, (len(poses), 3, 3)).copy()
+    return VideoSample(
+        video=video,
+        points=points,
+        masks=ObjectMasks(labels, ids, first),
+        depth=DepthMap(depth, depth > 0, matrices, poses),
+        label=label,
+        meta=dict(query_mode='first' if spec.query_mode == 'first' else 'any', class_name=CLASSES[label]),
+    )
+
+
+def build_scene(rng: Generator, spec: SceneSpec) -> tuple[Scene, Light, np.ndarray, np.ndarray, np.ndarray, int]:
+    """Scene, light, textures, intrinsics ``(3, 3)``, camera to world ``(T, 4, 4)`` and class label."""
+    world, materials = World(rng), Materials(rng, spec.split)
+    kit = Kit(rng, world, materials)
+    count = int(rng.integers(spec.num_objects[0], spec.num_objects[1] + 1))
+    moving = int(rng.integers(1, 4)) if rng.random() < spec.movers * min(spec.motion, 1) else 0
+    moving = min(moving, count)
+    indoor = rng.random() < spec.indoor
+    site = build_room(kit, count - moving) if indoor else build_open(kit, count - moving)
+    intrinsics = random_intrinsics(rng, spec.size)
+    poses = _camera(rng, world, site, intrinsics, spec, indoor)
+    add_movers(kit, site, spec.clock, poses, moving, spec.motion)
+    light = _light(rng, kit, site, indoor)
+    return world.freeze(len(poses)), light, materials.atlas(), intrinsics, poses, 0 if indoor else 1
+
+
+def _camera(
+    rng: Generator, world: World, site: Site, intrinsics: np.ndarray, spec: SceneSpec, indoor: bool
+) -> np.ndarray:
+    """``(T, 4, 4)``: the first of a few random views that shows something, and a hand-held walk from there."""
+    scene = world.freeze(1)
+    height, width = spec.size
+    rows, columns = _JUDGES
+    y, x = np.mgrid[0.5:rows, 0.5:columns]
+    rays = np.stack([x.ravel() * width / columns, y.ravel() * height / rows], axis=1)
+    best: tuple[float, np.ndarray, float, float, float] | None = None
+    wanted = rng.integers(2, 8)
+    for _ in range(_LOOKS):
+        place = np.array(
+            [*rng.uniform(site.low + 0.3, np.maximum(site.high - 0.3, site.low + 0.31)), rng.uniform(0.5, 1.0)]
+        )
+        if rng.random() < 0.85:
+            place[2] = rng.uniform(1.1, min(1.9, site.ceiling - 0.3))
+        if not indoor:
+            place[:2] *= 0.5
+        if clearance(world.solids, world.poses, place[None])[0] <= CLEAR_M + 0.05:
+            continue
+        yaw = rng.uniform(0, 2 * np.pi)
+        if indoor:
+            pitch = np.radians(np.clip(rng.normal(-13, 11), -40, 10))
+        else:
+            pitch = np.radians(np.clip(rng.normal(-6, 7), -30, 10))
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = orientation(np.array([yaw]), np.array([pitch]), np.zeros(1))[0], place
+        inverse, index = View(scene, 0, intrinsics, pose).cast(rays)
+        hit = inverse > 0
+        median = 1 / np.median(inverse[hit]) if hit.any() else 100.0
+        variety = len(np.unique(scene.body[index[hit]])) + 0.5 * len(np.unique(index[hit]))
+        score = (
+            -abs(min(variety - wanted, 0)) - 10 * (hit.mean() < 0.35) - 5 * (median < 0.6) - 3 * (inverse.max() > 2.2)
+        )
+        if best is None or score > best[0]:
+            best = score, place, yaw, pitch, float(median)
+        if score == 0:
+            break
+    if best is None:  # nowhere is free: stand in the middle, above everything
+        best = 0.0, np.array([0, 0, min(site.ceiling - 0.4, 2.6)]), 0.0, -0.4, 2.0
+    _, place, yaw, pitch, median = best
+    reach = float(np.clip(0.5 * median, 0.4, 4.0))
+    poses = random_trajectory(
+        rng, spec.clock, spec.camera * spec.motion, place, yaw, pitch, reach, float(np.clip(median, 0.8, 12))
+    )
+    low, high = np.array([*(site.low + 0.25), 0.25]), np.array([*(site.high - 0.25), site.ceiling - 0.15])
+    return keep_clear(world, poses, low, high)
+
+
+def _light(rng: Generator, kit: Kit, site: Site, indoor: bool) -> Light:
+    maps, corner, cell = occlusion_map(kit.world, site.low, site.high, site.ceiling)
+    cloud = kit.materials('carpet') if indoor else kit.materials('plain', tint=np.ones(3) * 0.5)
+    if indoor:
+        count = int(rng.integers(1, 4))
+        spots = rng.uniform(site.low, site.high, (count, 2)) * 0.9
+        places = np.concatenate([spots, rng.uniform(0.75, 0.97, (count, 1)) * site.ceiling], axis=1)
+        if rng.random() < 0.4:  # daylight from one side
+            places[0] = [*(rng.choice([-1, 1], 2) * site.high * (1, rng.uniform(-1, 1))), rng.uniform(1, 2)]
+        return Light(
+            places, rng.dirichlet(np.ones(count)) * rng.uniform(0.5, 1.5), rng.uniform(2, 5), rng.uniform(0.25, 0.8),
+            maps, corner, cell, rng.uniform(0.1, 0.35),
+        )  # fmt: skip
+    turn, up = rng.uniform(0, 2 * np.pi), rng.uniform(0.25, 1.3)
+    sun = 1e4 * np.array([[np.cos(turn) * np.cos(up), np.sin(turn) * np.cos(up), np.sin(up)]])
+    return Light(
+        sun, np.array([rng.uniform(0, 1.2)]), np.inf, rng.uniform(0.3, 0.8), maps, corner, cell, rng.uniform(0.2, 0.6),
+        haze_m=float(np.exp(rng.uniform(np.log(60), np.log(2000)))),
+        sky=np.clip(rng.uniform(140, 250) * np.array([1.0, 1.03, 1.08]) + rng.normal(0, 8, 3), 0, 255), cloud=cloud,
+    )  # fmt: skip
+
+
+def _draw(
+    rng: Generator,
+    scene: Scene,
+    light: Light,
+    atlas: np.ndarray,
+    intrinsics: np.ndarray,
+    poses: np.ndarray,
+    spec: SceneSpec,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``(T, H, W, 3)`` uint8 video, ``(T, H, W)`` uint8 instance map, ``(T, H, W)`` float32 metres, 0 in the sky.
+
+    Rays are half a pixel apart: every second one goes through the centre of a pixel and gives its depth and instance;
+    a binomial filter over all of them gives its colour, so that edges are soft.
+    """
+    height, width = spec.size
+    shape = (len(poses), height, width)
+    video, labels, depth = np.empty((*shape, 3), np.uint8), np.empty(shape, np.uint8), np.empty(shape, np.float32)
+    x, y = np.arange(2 * width + 1) * 0.5, np.arange(2 * height + 1) * 0.5
+    instances = np.append(scene.labels[scene.body], 0).astype(np.uint8)
+    shader = Shader(scene, atlas, light, rng)
+    photometric = Photometric(rng, spec.size, spec.clock, spec.photometric)
+    exposure = rng.uniform(75, 150)
+    for t in range(len(poses)):
+        view = View(scene, t, intrinsics, poses[t])
+        inverse, index = view.raster(x, y)
+        if t == 0:
+            coarse = slice(1, None, 8)
+            shader.expose(view, x[coarse], y[coarse], inverse[coarse, coarse], index[coarse, coarse], exposure)
+        image = cv2.GaussianBlur(shader(view, x, y, inverse, index), (3, 3), 0.85)
+        video[t] = photometric(np.ascontiguousarray(image[1::2, 1::2]), t)
+        centre = inverse[1::2, 1::2]
+        labels[t] = instances[index[1::2, 1::2]]
+        depth[t] = np.where(centre > 0, 1 / np.maximum(centre, 1e-4), 0)
+    return video, labels, depth
