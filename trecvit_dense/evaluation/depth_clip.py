@@ -49,6 +49,24 @@ class DepthRules:
         return FARTHEST_M if self.cap_m is None else float(self.cap_m)
 
 
+@dataclass(frozen=True)
+class Frame:
+    """Truth of one frame.
+
+    Args:
+        valid: ``(h, w)`` bool.
+        metres: ``(N,)`` depth of the valid pixels.
+        log: ``(h, w)`` its logarithm, 0 where it is not valid.
+        places: What the frame before sees as well, see :func:`.functional.depth_time.static_places`; None: not known.
+    """
+
+    t: int
+    valid: np.ndarray
+    metres: np.ndarray
+    log: np.ndarray
+    places: tuple[np.ndarray, np.ndarray] | None
+
+
 @dataclass
 class Truth:
     """A clip of truth, cropped: ``depth_m`` (T, h, w) float32, ``valid`` where it counts."""
@@ -62,6 +80,12 @@ class Truth:
     def at(self, t: int) -> np.ndarray:
         """``(N,)`` metres of the valid pixels of a frame."""
         return self.depth_m[t][self.valid[t]]
+
+    def frame(self, t: int) -> Frame:
+        valid, places = self.valid[t], None
+        if t and self.cameras is not None and self.cameras.known(t - 1, t):
+            places = depth_time.static_places(self.depth_m, self.valid, self.cameras, t - 1)
+        return Frame(t, valid, self.at(t), depth_time.log_truth(self.depth_m[t], valid), places)
 
     def __len__(self) -> int:
         return len(self.depth_m)

@@ -10,13 +10,12 @@ import cv2
 import numpy as np
 
 from ..structures import DepthMap, DepthPrediction
-from .depth_clip import Aligned, Constant, DepthRules, Truth, read_truth, why_empty
+from .depth_clip import Aligned, Constant, DepthRules, Frame, Truth, read_truth, why_empty
 from .functional import depth_time
 from .functional.depth import Moments, frame_moments, summarise
 from .functional.depth_crops import resize_maps
 
 CONSTANTS = ('constant_frame', 'constant_clip')
-Places = tuple[np.ndarray, np.ndarray]
 
 
 def score_clip(
@@ -55,11 +54,9 @@ def score_clip(
     }
     constants = {name: Row(Constant(truth, rules, per_frame=name == 'constant_frame')) for name in CONSTANTS}
     for t in range(len(truth)):
-        places = (
-            depth_time.static_places(truth.depth_m, truth.valid, truth.cameras, t - 1) if t and truth.cameras else None
-        )
+        frame = truth.frame(t)
         for row in (*aligned.values(), *constants.values()):
-            row.add(t, truth, rules, places, matching)
+            row.add(frame, truth, rules, matching)
     baselines = {name: row.scores(truth, rules, matching) for name, row in constants.items()}
     rows: dict[str, dict[str, dict[str, float]]] = {}
     for (alignment, name), row in aligned.items():
@@ -96,23 +93,20 @@ class Row:
     opw: list[float] = field(default_factory=list)
     last: tuple[np.ndarray, np.ndarray] | None = None
 
-    def add(self, t: int, truth: Truth, rules: DepthRules, places: Places | None, flow: Flow | None) -> None:
-        depth, valid = self.source.frame(t), truth.valid[t]
+    def add(self, frame: Frame, truth: Truth, rules: DepthRules, flow: Flow | None) -> None:
+        depth = self.source.frame(frame.t)
         if depth is None:
             self.last = None
             return
-        if valid.any():
-            self.moments.append(frame_moments(depth[valid], truth.at(t)))
-        if truth.cameras is None and flow is None:
-            return
-        ratio = depth_time.log_ratio(depth, truth.depth_m[t], valid)
-        if self.last is not None:
-            if places is not None and truth.cameras is not None and truth.cameras.known(t - 1, t):
-                errors = depth_time.alignment_errors if rules.tae == 'sound' else depth_time.official_errors
-                self.tae += errors(self.last[0], depth, truth.cameras, t - 1, t)
-                self.changes += depth_time.change(self.last[1], ratio, *places)
-            if flow is not None:
-                self.opw.append(flow.error(self.last[0], depth, t))
+        ratio = np.log(depth) - frame.log
+        if len(frame.metres):
+            self.moments.append(frame_moments(depth[frame.valid], frame.metres, ratio[frame.valid]))
+        if self.last is not None and frame.places is not None:
+            errors = depth_time.alignment_errors if rules.tae == 'sound' else depth_time.official_errors
+            self.tae += errors(self.last[0], depth, truth.cameras, frame.t - 1, frame.t)
+            self.changes += depth_time.change(self.last[1], ratio, *frame.places)
+        if self.last is not None and flow is not None:
+            self.opw.append(flow.error(self.last[0], depth, frame.t))
         self.last = (depth, ratio)
 
     def scores(self, truth: Truth, rules: DepthRules, flow: Flow | None) -> dict[str, float]:

@@ -22,13 +22,14 @@ _PLAIN = ('AbsRel', 'SqRel', 'log10', 'delta1', 'delta2', 'delta3')
 Moments = dict[str, float]
 
 
-def frame_moments(depth_m: np.ndarray, truth_m: np.ndarray) -> Moments:
+def frame_moments(depth_m: np.ndarray, truth_m: np.ndarray, log_ratio: np.ndarray | None = None) -> Moments:
     """Means over the pixels of one frame, from which every error follows.
 
     Args:
         depth_m: ``(N,)`` positive metres, aligned prediction at the valid pixels. The comparisons with 1.25^k are
             made in the type of the arguments, as float32 programs do; the means are float64.
         truth_m: ``(N,)`` positive metres.
+        log_ratio: ``(N,)`` ``ln p - ln g``, where it is known already.
 
     Returns:
         ``count``, the plain errors, and mean squares: ``squared`` (m^2), ``log_squared``, ``inverse_squared`` (1/m^2);
@@ -38,7 +39,8 @@ def frame_moments(depth_m: np.ndarray, truth_m: np.ndarray) -> Moments:
         return dict(count=0, **dict.fromkeys(_MOMENTS, np.nan))
     difference = depth_m - truth_m
     relative = np.abs(difference) / truth_m
-    log_ratio = np.log(depth_m) - np.log(truth_m)
+    if log_ratio is None:
+        log_ratio = np.log(depth_m) - np.log(truth_m)
     ratio = np.maximum(depth_m / truth_m, truth_m / depth_m)
     log10 = np.abs(log_ratio) * log_ratio.dtype.type(1 / np.log(10))
     return dict(

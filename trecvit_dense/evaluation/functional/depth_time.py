@@ -72,15 +72,25 @@ def alignment_errors(depth_m: np.ndarray, other_m: np.ndarray, cameras: Cameras,
         return []
     errors = []
     for (a, depth), (b, goal) in (((t, depth_m), (other, other_m)), ((other, other_m), (t, depth_m))):
-        x, y, z = _project(depth, cameras.at(a), cameras.at(b), cameras.motion(a, b))
-        here, there = _landing(np.floor(x), np.floor(y), z > 0, depth.shape[1])
-        carried = np.full(depth.size, np.inf, z.dtype)
-        np.minimum.at(carried, there, z.reshape(-1)[here])
-        reached = np.flatnonzero(np.isfinite(carried))
-        goal = goal.reshape(-1)[reached]
-        if len(goal):
-            errors.append(float((np.abs(carried[reached] - goal) / goal).mean(dtype=np.float64)))
+        carried = _carry(*_project(depth, cameras.at(a), cameras.at(b), cameras.motion(a, b)))
+        reached = np.isfinite(carried)
+        count = np.count_nonzero(reached)
+        if count:
+            error = np.abs(np.where(reached, carried, goal) - goal) / goal
+            errors.append(float(error.sum(dtype=np.float64)) / count)
     return errors
+
+
+def _carry(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """``(H, W)`` depth of what lands at x, y (px) with depth z: the nearest, or infinity where nothing does."""
+    height, width = z.shape
+    # A frame of one pixel about the map takes what lands outside, so that nothing has to be sorted out.
+    column = (np.clip(x, -1, width) + 1).astype(np.int32)
+    row = (np.clip(y, -1, height) + 1).astype(np.int32)
+    place = (row * np.int32(width + 2) + column) * (z > 0)
+    carried = np.full((height + 2) * (width + 2), np.inf, z.dtype)
+    np.minimum.at(carried, place.reshape(-1), z.reshape(-1))
+    return carried.reshape(height + 2, width + 2)[1:-1, 1:-1]
 
 
 def flicker(depth_m: np.ndarray, truth_m: np.ndarray, valid: np.ndarray, cameras: Cameras) -> float:
@@ -94,7 +104,7 @@ def flicker(depth_m: np.ndarray, truth_m: np.ndarray, valid: np.ndarray, cameras
     """
     changes: list[float] = []
     for t in range(len(depth_m) - 1):
-        ratios = [log_ratio(depth_m[i], truth_m[i], valid[i]) for i in (t, t + 1)]
+        ratios = [np.log(depth_m[i]) - log_truth(truth_m[i], valid[i]) for i in (t, t + 1)]
         here, there = static_places(truth_m, valid, cameras, t)
         changes += change(*ratios, here, there)
     return mean_of(changes)
@@ -115,14 +125,13 @@ def static_places(truth_m: np.ndarray, valid: np.ndarray, cameras: Cameras, t: i
     return here[seen], there[seen]
 
 
-def log_ratio(depth_m: np.ndarray, truth_m: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """``ln(p / g)`` of one frame, ``(H, W)``; 0 where it is not valid."""
-    ratio = np.divide(depth_m, truth_m, out=np.ones_like(depth_m), where=valid)
-    return np.log(ratio, out=ratio)
+def log_truth(truth_m: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """``(H, W)`` logarithm of depth; 0 where it is not valid."""
+    return np.log(np.where(valid, truth_m, truth_m.dtype.type(1)))
 
 
 def change(before: np.ndarray, after: np.ndarray, here: np.ndarray, there: np.ndarray) -> list[float]:
-    """Mean change of :func:`log_ratio` over the places of :func:`static_places`, if there are any."""
+    """Mean change of ``ln(p / g)``, ``(H, W)`` each, over the places of :func:`static_places`, if there are any."""
     if not len(here):
         return []
     return [float(np.abs(after.reshape(-1)[there] - before.reshape(-1)[here]).mean(dtype=np.float64))]
