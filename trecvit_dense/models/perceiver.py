@@ -140,7 +140,10 @@ class VideoPerceiver(BaseModel):
         kept = RecurrentState({key: value for key, value in state.items() if not key.startswith('backbone.')})
         if what == 'all':
             for task, head in self.running.items():
-                kept.put(f'heads.{task}', head.forget(kept.scope(f'heads.{task}')))
+                scope = f'heads.{task}'
+                remembered = head.forget(kept.scope(scope))
+                kept = RecurrentState({key: value for key, value in kept.items() if not key.startswith(scope + '.')})
+                kept.put(scope, remembered)
         return kept
 
     # ---------------------------------------------------------------------------------------------- MMEngine

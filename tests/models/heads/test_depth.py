@@ -14,6 +14,9 @@ from trecvit_dense.models.layers.motion_memory import MotionMemory
 from trecvit_dense.structures import DepthMap, FeatureLevel, Features, RecurrentState, VideoSample
 
 SIZE = (48, 64)
+MEMORIES = dict(
+    motion=dict(stride=8, channels=4, radius=2), context=dict(stride=16, depth=1, num_heads=2), confidence=True
+)
 
 
 def make_features(strides, channels=8, *, batch=2, time=3, seed=0) -> Features:
@@ -53,7 +56,7 @@ def test_levels_find_their_scales():
 
 
 @pytest.mark.parametrize('strides', [(16,), (8, 8, 8), (2, 4, 8, 16), (4, 32)])
-@pytest.mark.parametrize('options', [{}, dict(motion=dict(stride=8, channels=4, radius=2), confidence=True)])
+@pytest.mark.parametrize('options', [{}, MEMORIES])
 def test_every_backbone_and_no_idle_parameter(strides, options):
     head = make_head(strides, **options).train()
     features = make_features(strides)
@@ -64,12 +67,12 @@ def test_every_backbone_and_no_idle_parameter(strides, options):
     idle = [name for name, value in head.named_parameters() if value.grad is None or not value.grad.abs().any()]
     assert not idle
     assert all(torch.isfinite(value) for value in losses.values())
-    assert set(state) == ({'looks', 'memory'} if options else set())
+    assert {key.split('.')[0] for key in state} == ({'motion', 'context'} if options else set())
 
 
 def test_step_equals_clip():
     strides = (4, 16)
-    head = make_head(strides, motion=dict(stride=8, channels=4, radius=2)).eval()
+    head = make_head(strides, **MEMORIES).eval()
     features = make_features(strides, time=5)
     with torch.no_grad():
         clip, end = head(features, RecurrentState(), SIZE)
@@ -191,7 +194,7 @@ def test_bad_truth_is_named(change, message):
         (dict(kind='metres'), "kind is 'metres'; wanted 'disparity' or 'depth'"),
         (dict(invariance='shift'), "invariance is 'shift'"),
         (dict(alignment='mean'), "alignment is 'mean'"),
-        (dict(motion=dict(stride=2)), 'motion is compared at stride 2; wanted one of the scales'),
+        (dict(motion=dict(stride=2)), 'motion has stride 2; wanted one of the scales'),
         (dict(loss_weights=dict(sillog=1.0)), "loss_weights names 'sillog'"),
         (dict(kind='depth', max_depth_m=0.0), 'wanted two numbers, the smaller first'),
     ],

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trecvit_dense.models.depth_truth import focal_px, motion_to_previous, truth_scale
+from trecvit_dense.models.layers.context_blocks import ContextBlocks
 from trecvit_dense.models.layers.dense_fusion import PyramidFusion, Reassemble
 from trecvit_dense.models.layers.motion_memory import MotionMemory
 from trecvit_dense.models.losses.depth_loss import (
@@ -45,6 +46,8 @@ class DPTDepthHead(Head):
         scales: Strides of the maps that are fused, ascending; the output has the first one.
         widths: Channels of each, or one number for all.
         motion: ``dict(stride=..., channels=32, radius=4)``: where to compare neighbouring frames; None: not at all.
+        context: ``dict(stride=..., depth=2, num_heads=4)``: TRecViT blocks of the head's own at one scale, behind
+            motion (see :class:`trecvit_dense.models.layers.context_blocks.ContextBlocks`); None: none.
         confidence: Also say how sure each value is.
         invariance: Of the relative loss: ``'affine'`` forgives scale and shift of the disparity (truth from stereo
             films), ``'scale'`` forgives scale alone (truth in metres).
@@ -57,7 +60,7 @@ class DPTDepthHead(Head):
         loss_weights: Changes to ``WEIGHTS``.
 
     Raises:
-        ValueError: unknown kind, invariance, alignment or loss, or a motion stride that no scale has.
+        ValueError: unknown kind, invariance, alignment or loss, or a stride that no scale has.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class DPTDepthHead(Head):
         scales: Sequence[int] = (4, 8, 16, 32),
         widths: int | Sequence[int] = 128,
         motion: dict[str, int] | None = None,
+        context: dict[str, int] | None = None,
         confidence: bool = False,
         invariance: str = 'affine',
         per_frame: bool = False,
@@ -104,6 +108,11 @@ class DPTDepthHead(Head):
         self.motion_index, self.motion, self.spread = None, None, nn.ModuleList()
         if motion is not None:
             self._build_motion(dict(motion), widths)
+        self.context_index, self.context = None, None
+        if context is not None:
+            options = dict(context)
+            self.context_index = self._index_of('context', options.pop('stride', 16))
+            self.context = ContextBlocks(widths[self.context_index], **options)
         self.fusion = PyramidFusion(widths)
         self.out = nn.Sequential(
             nn.Conv2d(widths[0], widths[0], 3, padding=1),
@@ -114,14 +123,16 @@ class DPTDepthHead(Head):
         nn.init.zeros_(self.out[-1].bias)
 
     def _build_motion(self, motion: dict[str, int], widths: list[int]) -> None:
-        stride = motion.pop('stride', 8)
-        if stride not in self.scales:
-            raise ValueError(f'motion is compared at stride {stride}; wanted one of the scales {self.scales}')
-        self.motion_index = self.scales.index(stride)
+        self.motion_index = self._index_of('motion', motion.pop('stride', 8))
         width = widths[self.motion_index]
         self.motion = MotionMemory(width, **motion)
         # What moved is evidence for the coarse maps, too: the motion of the camera is a matter of the whole frame.
         self.spread = nn.ModuleList(nn.Conv2d(width, wide, 1) for wide in widths[self.motion_index + 1 :])
+
+    def _index_of(self, name: str, stride: int) -> int:
+        if stride not in self.scales:
+            raise ValueError(f'{name} has stride {stride}; wanted one of the scales {self.scales}')
+        return self.scales.index(stride)
 
     def forget(self, state: RecurrentState) -> RecurrentState:
         """Nothing is asked for, so nothing is kept."""
@@ -132,13 +143,19 @@ class DPTDepthHead(Head):
     ) -> tuple[DepthOutput, RecurrentState]:
         """Depth of the frames in ``features``, at stride ``scales[0]``."""
         batch, time = features.levels[-1].tokens.shape[:2]
-        maps, extras = self.reassemble(features), {}
+        maps, extras, new_state = self.reassemble(features), {}, RecurrentState()
         if self.motion is not None:
-            maps, extras['motion'], state = self._move(maps, (batch, time), state)
+            maps, extras['motion'], memory = self._move(maps, (batch, time), state.scope('motion'))
+            new_state.put('motion', memory)
+        if self.context is not None:
+            chosen = maps[self.context_index].unflatten(0, (batch, time))
+            chosen, memory = self.context(chosen, state.scope('context'))
+            maps[self.context_index] = chosen.flatten(0, 1)
+            new_state.put('context', memory)
         decoded = self.out(self.fusion(maps)).unflatten(0, (batch, time)).float()  # (B, T, 1 or 2, h, w)
         values = decoded[:, :, 0].clamp(*self.log_limits)
         confidence = decoded[:, :, 1] if decoded.shape[2] > 1 else None
-        return DepthOutput(values, self.kind, self.stride, confidence, extras), state
+        return DepthOutput(values, self.kind, self.stride, confidence, extras), new_state
 
     def _move(
         self, maps: list[Tensor], shape: tuple[int, int], state: RecurrentState

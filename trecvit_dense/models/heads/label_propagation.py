@@ -48,7 +48,7 @@ class LabelPropagationHead(MaskHead):
 
     Args:
         levels: Backbone levels whose features are compared; several are each brought to unit length and concatenated.
-            None: those at stride 4 and 8, or the final one where there are none.
+            None: the first at stride 4 and the first at 8, or the final one where there are none.
         stride: Model-input pixels per cell; None: that of the finest chosen level. Finer levels are averaged, coarser
             ones interpolated.
         num_context: Recent frames that are looked at (DINO 7, CRW 20).
@@ -88,7 +88,8 @@ class LabelPropagationHead(MaskHead):
     ) -> None:
         count = len(backbone_strides)
         if levels is None:
-            levels = [index for index, step in enumerate(backbone_strides) if max(step) in (4, 8)] or [-1]
+            strides = list(backbone_strides)
+            levels = sorted({strides.index(step) for step in strides if max(step) in (4, 8)}) or [-1]
         if not levels or not all(-count <= level < count for level in levels):
             raise IndexError(f'levels are {list(levels)}; the backbone has {count}, so wanted -{count} to {count - 1}')
         if stride is None:
