@@ -1,7 +1,7 @@
 """What every data set of videos with depth shares: reading, which pixels count, clips for training, and the sample.
 
-An adapter only says where the frames and depth maps of each video lie (:class:`~trecvit_dense.datasets.depth_sequence.DepthSequence`). To evaluate, an item is
-a whole video; to train, a clip of it that a generator draws from ``(seed, draw, index)``.
+An adapter only says where the frames and depth maps of each video lie: it makes a ``DepthSequence`` of each. To
+evaluate, an item is a whole video; to train, a clip of it that a generator draws from ``(seed, draw, index)``.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class DepthVideoDataset(Dataset):
         if num_frames is None:
             sequences = [_selected(sequence, frame_range, frame_step, max_frames) for sequence in sequences]
         else:
-            sequences = [sequence for sequence in sequences if sequence.annotated.any()]
+            sequences = [sequence for sequence in sequences if any(path is not None for path in sequence.depth)]
         if not sequences:
             raise ValueError(f'{dataset_name}: no video with depth; wanted at least one')
         if check and num_frames is None:

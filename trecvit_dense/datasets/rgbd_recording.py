@@ -9,6 +9,7 @@ import numpy as np
 from ..io import FrameSource
 from ..io.depth_file import DEPTH_SUFFIXES, depth_size, read_depth
 from ..io.frame_source import natural_key
+from .cameras import is_rigid
 from .mask_layout import list_images
 
 LAYOUT = 'images/, depth/ (16-bit png), poses.txt and K.txt'
@@ -177,12 +178,3 @@ def _read_poses(path: Path, num_images: int) -> np.ndarray:
             f'leave out frames without a pose'
         )
     return poses
-
-
-def is_rigid(poses: np.ndarray) -> np.ndarray:
-    """``(T,)`` bool: which of ``(T, 4, 4)`` are a rotation and a position; lost poses hold NaN or infinity."""
-    finite = np.isfinite(poses).all(axis=(1, 2))
-    poses = np.where(finite[:, None, None], poses, 0.0)
-    turn = poses[:, :3, :3]
-    rigid = finite & (np.abs(turn @ turn.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2)) < 1e-2)
-    return rigid & (np.linalg.det(turn) > 0) & (np.abs(poses[:, 3] - (0, 0, 0, 1)).max(axis=1) < 1e-6)

@@ -1,7 +1,7 @@
 """KITTI's laser scans as depth maps, and the calibration files that this takes.
 
-Source: the development kit of KITTI raw; the map is that of Eigen et al. as monodepth2 (arXiv 1806.01260) makes it, which
-is what the older KITTI tables compare with.
+Source: the development kit of KITTI raw; the map is that of Eigen et al. as monodepth2 (arXiv 1806.01260) makes it,
+which is what the older KITTI tables compare with.
 """
 
 from __future__ import annotations
