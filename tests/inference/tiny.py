@@ -1,4 +1,4 @@
-"""Small random models: points from features alone, points that are tokens, masks by propagation, points and masks."""
+"""Small random models: points from features alone, points that are tokens, masks by propagation, depth, and several."""
 
 from __future__ import annotations
 
@@ -13,16 +13,24 @@ HEADS = dict(
     tokens=dict(type='TAPNextHead', image_size=(64, 64), attention='read_only'),
 )
 MASKS = dict(type='LabelPropagationHead', stride=4, num_context=3, max_references=4)
+DEPTH = dict(type='DPTDepthHead', scales=(4, 8), widths=8, motion=dict(stride=8, channels=8, radius=1), confidence=True)
 
 
 def tiny_config(head: str = 'volume', input_size: tuple[int, int] | None = (64, 64)) -> dict:
-    """``head``: a key of HEADS, ``'masks'``, or ``'both'``: the cost volume and masks."""
-    points = {} if head == 'masks' else dict(points=HEADS['volume' if head == 'both' else head])
+    """``head``: a key of HEADS, ``'masks'``, ``'depth'``, ``'metric'`` (depth in metres), ``'both'``: the cost volume
+    and masks, or ``'all'``: these two and depth."""
+    heads = dict(
+        masks=dict(masks=MASKS),
+        depth=dict(depth=DEPTH),
+        metric=dict(depth=dict(DEPTH, kind='depth', confidence=False)),
+        both=dict(points=HEADS['volume'], masks=MASKS),
+        all=dict(points=HEADS['volume'], masks=MASKS, depth=DEPTH),
+    )
     return dict(
         type='VideoPerceiver',
         data_preprocessor=dict(type='VideoPreprocessor', input_size=input_size, value_range='signed'),
         backbone=BACKBONE,
-        heads=points | (dict(masks=MASKS) if head in ('masks', 'both') else {}),
+        heads=heads.get(head) or dict(points=HEADS[head]),
     )
 
 
@@ -30,7 +38,10 @@ def tiny_model(head: str = 'volume', input_size: tuple[int, int] | None = (64, 6
     use_scope()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return MODELS.build(tiny_config(head, input_size)).eval()
+        model = MODELS.build(tiny_config(head, input_size)).eval()
+        if 'depth' in model.heads:  # an untrained head starts with a flat map
+            torch.nn.init.normal_(model.heads['depth'].out[-1].weight)
+        return model
 
 
 def drifting_clip(num_frames: int = 12, size: tuple[int, int] = (40, 56)) -> np.ndarray:

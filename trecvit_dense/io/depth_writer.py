@@ -22,7 +22,7 @@ from .atomic import FolderWriter, remove, temporary_path, write_json
 KINDS = ('disparity', 'depth')
 CODE_FILE = 'depth.json'
 _LEVELS = 65535  # 1 .. 65535; 0 is for pixels without a value
-_ROOM = 1.5  # a code of disparity reaches so many times the first frame's range further on each side
+_ROOM = 1.5  # a code of disparity reaches so many times the first frame's range further
 _COPY_BYTES = 8 << 20
 
 
@@ -81,7 +81,7 @@ class DepthNpzWriter:
                 continue
             frame, dtype = _check_frame(frame, self._size, self.num_frames), self._types[name]
             largest = float(np.max(np.abs(frame), initial=0, where=np.isfinite(frame)))
-            if largest > np.finfo(dtype).max:
+            if largest > float(np.finfo(dtype).max):
                 raise ValueError(f'frame {self.num_frames}: {name} {largest:g} is too large for {dtype}; use float32')
             if name not in self._files:
                 self._files[name] = self._raw[name].open('wb')
@@ -117,7 +117,7 @@ class DepthPngWriter(FolderWriter):
 
     One rule reads both kinds: ``value = offset + scale * pixel``, and pixel 0 has no value. Metric depth has offset 0
     and scale ``1 / units_per_metre``: with 1000 pixels are millimetres. Relative disparity gets an affine code from
-    its first frame, with room on both sides; should a later frame leave it, another code, wide enough for both, begins
+    its first frame, with room for more; should a later frame leave it, another code, wide enough for both, begins
     with that frame. ``depth.json`` lists the codes with their first frames; nearly always there is one.
 
     Args:
@@ -175,8 +175,9 @@ class DepthPngWriter(FolderWriter):
             if offset + scale <= low and high <= offset + _LEVELS * scale:
                 return
             low, high = min(low, offset + scale), max(high, offset + _LEVELS * scale)
-        span = max(high - low, 1e-3 * max(abs(low), abs(high)), 1e-12)
-        low, high = low - _ROOM * span, high + _ROOM * span
+        low = min(low, 0.0)  # disparity is not negative, as a rule
+        span = max(high - low, 1e-12)
+        low, high = low - _ROOM * span if low < 0 else 0.0, high + _ROOM * span
         scale = (high - low) / (_LEVELS - 1)
         self._codes.append((self.num_frames, scale, low - scale))
 

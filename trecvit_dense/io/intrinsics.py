@@ -22,14 +22,14 @@ def read_intrinsics(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file; wanted a 3x3 matrix of intrinsics')
     try:
-        numbers = np.loadtxt(path, ndmin=2, encoding='utf-8')
-    except ValueError as error:  # what is not text at all, too
-        raise ValueError(f'{path}: not a table of numbers ({" ".join(str(error).split())})') from None
-    if numbers.size == 4:
-        fx, fy, cx, cy = numbers.ravel().tolist()
-        numbers = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
-    if numbers.size != 9 or (numbers.shape[0] != 3 and numbers.shape[0] != 1):
-        raise ValueError(f'{path}: {numbers.shape[0]}x{numbers.shape[1]} numbers; wanted a 3x3 matrix of intrinsics')
+        numbers = np.array([float(word) for word in path.read_text().replace(',', ' ').split()])
+    except ValueError as error:  # of text that is not text at all, too
+        raise ValueError(f'{path}: not a table of numbers ({error})') from None
+    if len(numbers) == 4:
+        fx, fy, cx, cy = numbers.tolist()
+        numbers = np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1.0])
+    if len(numbers) != 9:
+        raise ValueError(f'{path}: {len(numbers)} numbers; wanted a 3x3 matrix of intrinsics, or fx fy cx cy')
     return check_intrinsics(numbers.reshape(3, 3), size, where=str(path))
 
 

@@ -77,9 +77,10 @@ def cloud_of(
         raise ValueError('no pixel has a depth above 0; there are no points')
     known &= depth <= _FARTHEST * np.median(depth[known])
     if max_step is not None:
-        filled = np.where(known, depth, np.median(depth[known])).astype(np.float32)
-        kernel = np.ones((3, 3), np.uint8)
-        known &= cv2.dilate(filled, kernel) - cv2.erode(filled, kernel) <= max_step * filled
+        kernel, largest = np.ones((3, 3), np.uint8), np.float32(np.finfo(np.float32).max)
+        farthest = cv2.dilate(np.where(known, depth, 0).astype(np.float32), kernel)
+        nearest = cv2.erode(np.where(known, depth, largest).astype(np.float32), kernel)
+        known &= farthest - nearest <= max_step * depth
     return back_project(np.where(known, depth, 0), intrinsics)[known], rgb[known]
 
 

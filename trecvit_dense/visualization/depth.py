@@ -13,8 +13,8 @@ class DepthDrawer:
     """Draws one depth map after another and remembers only the range of the colours.
 
     Colours are linear in disparity (one over depth), for metric depth too: what is near matters most. The range begins
-    with the first frame and moves by a small share of the way at every later one; it never looks ahead, so a live
-    stream and a file look alike.
+    with the first frame. At every later one its ends move a small share of the way, and never more than that share of
+    the range itself; it does not look ahead, so a live stream and a file look alike.
 
     Args:
         rate: Share of the way to the range of the present frame; 0 keeps the first one.
@@ -22,7 +22,7 @@ class DepthDrawer:
         legend: Whether to draw a scale, with metres where depth is metric.
     """
 
-    def __init__(self, *, rate: float = 0.03, limits: tuple[float, float] | None = None, legend: bool = True) -> None:
+    def __init__(self, *, rate: float = 0.02, limits: tuple[float, float] | None = None, legend: bool = True) -> None:
         if not 0 <= rate <= 1:
             raise ValueError(f'rate is {rate}; wanted 0 to 1')
         if limits is not None and not limits[0] < limits[1]:
@@ -65,16 +65,20 @@ class DepthDrawer:
         seen = np.percentile(sample, _PERCENTILES)
         room = max(0.0, 0.05 * abs(seen).max() - (seen[1] - seen[0])) / 2  # of a flat picture noise is not stretched
         seen += (-room, room)
-        self.range = seen if self.range is None else self.range + self.rate * (seen - self.range)
+        if self.range is None:
+            self.range = seen
+        else:
+            span = self.range[1] - self.range[0]
+            self.range = self.range + self.rate * np.clip(seen - self.range, -span, span)
 
     def _draw_legend(self, picture: np.ndarray, kind: str) -> None:
         """A strip of the colours along the bottom with both ends named, where there is room for them."""
         height, width = picture.shape[:2]
         scale = max(0.35, 0.0011 * min(height, width))
         strip, margin = max(4, round(14 * scale)), max(3, round(10 * scale))
-        if height < 8 * strip or width < 300 * scale:
+        if height < 8 * strip or width < 400 * scale:
             return
-        left, right, bottom = margin, margin + round(180 * scale), height - margin
+        left, right, bottom = margin, margin + round(260 * scale), height - margin
         ramp = depth_colours()[np.linspace(0, 255, right - left).astype(np.uint8)]
         picture[bottom - strip : bottom, left:right] = ramp
         cv2.rectangle(picture, (left - 1, bottom - strip - 1), (right, bottom), (255, 255, 255), 1)
@@ -88,8 +92,9 @@ class DepthDrawer:
 
 
 def depth_colours() -> np.ndarray:
-    """``(256, 3)`` uint8 RGB from far (dark blue) to near (red): Turbo, made for disparity by A. Mikhailov (2019)."""
-    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)[:, 0]
+    """``(256, 3)`` uint8 RGB from far (blue) to near (red): Turbo (A. Mikhailov, 2019) without its dark ends."""
+    steps = np.linspace(14, 230, 256).round().astype(np.uint8)
+    table = cv2.applyColorMap(steps[:, None], cv2.COLORMAP_TURBO)[:, 0]
     return np.ascontiguousarray(table[:, ::-1])
 
 
@@ -111,4 +116,5 @@ def _disparity(depth: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _metres(disparity: float) -> str:
-    return f'{1 / disparity:.3g} m' if disparity > 1e-3 else '> 1 km'
+    metres = 1 / max(disparity, 1e-3)
+    return '> 1 km' if disparity < 1e-3 else f'{metres:.{2 if metres < 1 else 1 if metres < 10 else 0}f} m'
