@@ -64,6 +64,13 @@ def test_a_flat_frame_is_one_colour() -> None:
     assert np.ptp(picture.reshape(-1, 3).astype(int), axis=0).max() <= 8
 
 
+def test_a_black_start_is_left_at_once() -> None:
+    drawer = DepthDrawer(legend=False)
+    drawer.draw(np.zeros_like(RAMP), 'disparity')
+    drawer.draw(RAMP, 'disparity')
+    np.testing.assert_allclose(drawer.range, np.percentile(RAMP, (2, 98)), rtol=1e-2)
+
+
 def test_fixed_limits() -> None:
     drawer = DepthDrawer(limits=(0.0, 1.0), legend=False)
     one = drawer.draw(RAMP, 'disparity')

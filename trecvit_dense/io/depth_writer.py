@@ -150,19 +150,19 @@ class DepthPngWriter(FolderWriter):
 
     def write(self, values: np.ndarray) -> None:
         """Append one frame ``(H, W)``; NaN, and for metric depth what is not above 0, has no value."""
-        values = _check_frame(values, self._size, self.num_frames).astype(np.float64)
+        values = _check_frame(values, self._size, self.num_frames).astype(np.float32, copy=False)
         known = np.isfinite(values) & ((values > 0) if self.kind == 'depth' else True)
+        values = np.where(known, values, 0)
         if self.kind == 'disparity' and known.any():
-            self._fit_code(
-                float(values.min(where=known, initial=np.inf)), float(values.max(where=known, initial=-np.inf))
-            )
+            self._fit_code(float(values.min()), float(values.max()))
         _, scale, offset = self._codes[-1] if self._codes else (0, 1.0, 0.0)
-        pixels = np.round((np.where(known, values, offset) - offset) / scale)
+        pixels = np.rint((values - np.float32(offset)) * np.float32(1 / scale))
         if self.kind == 'depth':
-            far = known & (pixels > _LEVELS)
+            far = pixels > _LEVELS
             self._too_far += int(far.sum())
-            known, pixels = known & ~far, np.maximum(pixels, 1)
-        done, data = cv2.imencode('.png', np.where(known, pixels, 0).astype(np.uint16))
+            known &= ~far
+        pixels = np.where(known, np.clip(pixels, 1, _LEVELS), 0)
+        done, data = cv2.imencode('.png', pixels.astype(np.uint16))
         if not done:
             raise ValueError(f'frame {self.num_frames} of depth cannot be written as png')
         (self.part / f'{self.num_frames:05d}.png').write_bytes(data.tobytes())
@@ -172,7 +172,7 @@ class DepthPngWriter(FolderWriter):
         """See that the last code holds ``low .. high``."""
         if self._codes:
             _, scale, offset = self._codes[-1]
-            if offset + scale <= low and high <= offset + _LEVELS * scale:
+            if offset < low and high <= offset + _LEVELS * scale:
                 return
             low, high = min(low, offset + scale), max(high, offset + _LEVELS * scale)
         low = min(low, 0.0)  # disparity is not negative, as a rule

@@ -48,9 +48,12 @@ class DepthDrawer:
         if self.range is None:
             return np.zeros((*depth.shape, 3), np.uint8)
         far, near = self.range
-        share = (disparity - np.float32(far)) * np.float32(255 / max(near - far, 1e-12))
-        colours = depth_colours()[np.clip(np.nan_to_num(share), 0, 255).astype(np.uint8)]  # (H, W, 3)
-        colours[~known] = 0
+        steps = 255 / max(near - far, 1e-12)
+        clipped = np.clip(disparity, np.float32(far), np.float32(near))
+        index = cv2.convertScaleAbs(clipped, alpha=steps, beta=-far * steps)  # (H, W) uint8
+        colours = cv2.applyColorMap(index, depth_colours()[:, None])
+        if not known.all():
+            colours[~known] = 0
         if self.legend:
             self._draw_legend(colours, kind)
         return colours
@@ -65,11 +68,10 @@ class DepthDrawer:
         seen = np.percentile(sample, _PERCENTILES)
         room = max(0.0, 0.05 * abs(seen).max() - (seen[1] - seen[0])) / 2  # of a flat picture noise is not stretched
         seen += (-room, room)
-        if self.range is None:
-            self.range = seen
-        else:
-            span = self.range[1] - self.range[0]
-            self.range = self.range + self.rate * np.clip(seen - self.range, -span, span)
+        span = 0.0 if self.range is None else self.range[1] - self.range[0]
+        if span > 0:
+            seen = self.range + self.rate * np.clip(seen - self.range, -span, span)
+        self.range = seen
 
     def _draw_legend(self, picture: np.ndarray, kind: str) -> None:
         """A strip of the colours along the bottom with both ends named, where there is room for them."""
@@ -108,11 +110,14 @@ def side_by_side(left: np.ndarray, right: np.ndarray, *, gap: int = 4) -> np.nda
 def _disparity(depth: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """``(H, W)`` float32 disparity and where there is a value."""
     if kind == 'disparity':
-        return depth, np.isfinite(depth)
+        known = np.isfinite(depth)
+        return depth if known.all() else np.where(known, depth, 0), known
     if kind != 'depth':
         raise ValueError(f"kind is '{kind}'; wanted 'disparity' or 'depth'")
     known = np.isfinite(depth) & (depth > 0)
-    return np.divide(1, depth, out=np.zeros_like(depth), where=known), known
+    if not known.all():
+        depth = np.where(known, depth, 1)
+    return 1 / depth, known
 
 
 def _metres(disparity: float) -> str:
