@@ -8,7 +8,8 @@ import pytest
 from trecvit_dense.io.velodyne import parse_calibration, read_calibration, read_velodyne, velodyne_depth
 
 CAMERA = parse_calibration(
-    'calib_time: 09-Jan-2012 13:57:47\nS_rect_02: 8 4\nR_rect_00: 1 0 0 0 1 0 0 0 1\nP_rect_02: 4 0 4 0 0 4 2 0 0 0 1 0\n'
+    'calib_time: 09-Jan-2012 13:57:47\nS_rect_02: 8 4\n'
+    'R_rect_00: 1 0 0 0 1 0 0 0 1\nP_rect_02: 4 0 4 0 0 4 2 0 0 0 1 0\n'
 )
 LASER = parse_calibration('R: 0 -1 0 0 0 -1 1 0 0\nT: 0 0 0\n')
 
