@@ -15,6 +15,7 @@ COMMANDS = {
     'train': 'train a model and evaluate it',
     'test': 'evaluate a checkpoint',
     'eval-masks': 'score masks of any program, PNG against PNG',
+    'eval-depth': 'score depth maps of any program, by the rules of papers',
     'demo': 'run a model on a video, a folder of frames or a camera',
     'benchmark': 'measure latency, throughput and memory',
     'check-transfer': 'follow points through a video and back: consistency without annotation',

@@ -7,7 +7,6 @@ cleared before every frame, when that was predicted.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +14,12 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 
 from ..registry import METRICS
-from ..structures import DepthPrediction, VideoSample
+from ..structures import DepthMap, DepthPrediction, VideoSample
+from . import depth_protocols
 from .depth_clip import DepthRules
-from .depth_scores import score_clip
+from .depth_scores import report, score_clip
 from .functional.depth_alignment import find_alignment
+from .functional.depth_crops import find_crop, resize_maps
 
 
 @METRICS.register_module()
@@ -43,6 +44,10 @@ class DepthMetric(BaseMetric):
         temporal: Report TAE and flicker where the truth has poses and intrinsics.
         tae: ``'official'``: as Video Depth Anything's program, see docs/official_bugs.md.
         flow: ``'dis'``: compute optical flow for OPW; ``meta['flow_to_previous']`` of a sample is used in any case.
+        protocol: Also score by the rules of a paper, ``'vda'``, ``'depthcrafter'``, ``'monst3r'``, ``'marigold'``,
+            ``'monodepth2'``, ``'bts'`` or ``'nvds'``: keys ``<dataset_name>/<protocol>/AbsRel``. Its cap, crop and
+            length are those that it has for ``dataset_name``, where it knows it, unless ``cap_m`` or ``crop`` say
+            otherwise. See docs/evaluate_depth.md.
         per_sequence: Also report ``.../per_sequence/<name>/AbsRel`` and so on.
 
     Raises:
@@ -65,6 +70,7 @@ class DepthMetric(BaseMetric):
         temporal: bool = True,
         tae: str = 'sound',
         flow: str | None = None,
+        protocol: str | None = None,
         per_sequence: bool = False,
         collect_device: str = 'cpu',
         collect_dir: str | None = None,
@@ -83,7 +89,10 @@ class DepthMetric(BaseMetric):
         )
         if flow not in (None, 'dis'):
             raise ValueError(f"flow is '{flow}'; wanted 'dis' or None")
-        self.flow, self.per_sequence = flow, per_sequence
+        self.flow, self.per_sequence, self.protocol = flow, per_sequence, protocol
+        if protocol is not None:
+            given = dict(cap_m=cap_m, crop=crop, min_depth_m=min_depth_m if min_depth_m != 1e-3 else None)
+            self.limits = depth_protocols.find_limits(protocol, dataset_name, **given)
 
     def process(self, data_batch: Any, data_samples: Sequence[VideoSample]) -> None:
         """Score each clip; only its numbers are kept."""
@@ -92,12 +101,35 @@ class DepthMetric(BaseMetric):
             flow = sample.meta.get('flow_to_previous', self.flow)
             try:
                 result = score_clip(sample.depth, predictions, self.rules, video=sample.video, flow=flow)
+                if self.protocol is not None:
+                    result['protocol'] = {
+                        name: self._by_protocol(sample.depth, prediction) for name, prediction in predictions.items()
+                    }
             except ValueError as error:
                 raise ValueError(f"video '{sample.name}': {error}") from None
             self.results.append(dict(result, name=sample.name))
 
+    def _by_protocol(self, depth: DepthMap, prediction: DepthPrediction) -> tuple[dict[str, float], float]:
+        values = resize_maps(prediction.values, depth.depth_m.shape[1:])  # of the whole view; the truth is cropped
+        crop = find_crop(self.limits.crop, depth.depth_m.shape[1:]) if self.protocol == 'vda' else None
+        if crop is not None:
+            values = values[:, crop[0] : crop[1], crop[2] : crop[3]]
+        truth = np.where(depth.valid & np.isfinite(depth.depth_m), depth.depth_m, np.float32(-1))
+        cameras = (None, None) if depth.camera_to_world is None else (depth.intrinsics, depth.camera_to_world)
+        clip = depth_protocols.Clip(values, truth, (), prediction.kind, *cameras)
+        return depth_protocols.score_clip(self.protocol, clip, self.limits)
+
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        return report(results, per_sequence=self.per_sequence)
+        metrics = report(results, per_sequence=self.per_sequence)
+        if self.protocol is None or not results:
+            return metrics
+        for method in dict.fromkeys(method for result in results for method in result['protocol']):
+            rows = {r['name']: r['protocol'][method] for r in results if method in r['protocol']}
+            part = f'{self.protocol}/' if method == 'model' else f'{self.protocol}/{method}/'
+            values = depth_protocols.report(rows)
+            keep = ('per_sequence/',) if not self.per_sequence or method != 'model' else ('/',)
+            metrics.update({part + key: value for key, value in values.items() if not key.startswith(keep)})
+        return metrics
 
 
 def depth_predictions(sample: VideoSample) -> dict[str, DepthPrediction]:
@@ -112,47 +144,3 @@ def depth_predictions(sample: VideoSample) -> dict[str, DepthPrediction]:
         raise ValueError(f"video '{sample.name}' has no predictions['depth']; does the model have a head named depth?")
     others = {'reset': sample.predictions['depth_reset']} if 'depth_reset' in sample.predictions else {}
     return {'model': sample.predictions['depth'], **others}
-
-
-def report(results: Sequence[dict[str, Any]], *, per_sequence: bool = False) -> dict[str, float]:
-    """Means over the clips of :func:`.depth_scores.score_clip`, each with its ``name``; keys as in a table.
-
-    Raises:
-        ValueError: no clip has a valid pixel.
-    """
-    scored = [result for result in results if result['rows']]
-    empty = [f'{result["name"]} ({result["empty"]})' for result in results if not result['rows']]
-    if results and not scored:
-        raise ValueError(f'nothing to score: {"; ".join(empty[:3])}')
-    if empty:
-        warnings.warn(f'not scored: {"; ".join(empty)}', stacklevel=2)
-    inverted = [f'{result["name"]} ({", ".join(result["inverted"])})' for result in scored if result['inverted']]
-    if inverted:
-        warnings.warn(
-            'near and far are swapped, the best scale would be negative; taken as 0, which is a constant: '
-            + ', '.join(inverted),
-            stacklevel=2,
-        )
-    metrics: dict[str, float] = {}
-    for alignment in dict.fromkeys(name for result in scored for name in result['rows']):
-        metrics[f'{alignment}/num_clips'] = len(scored)
-        metrics[f'{alignment}/num_frames'] = sum(result['num_frames'] for result in scored)
-        rows = {result['name']: result['rows'][alignment] for result in scored}
-        for method in dict.fromkeys(method for methods in rows.values() for method in methods):
-            part = '' if method == 'model' else f'{method}/'
-            values = _means([methods[method] for methods in rows.values() if method in methods])
-            metrics.update({f'{alignment}/{part}{key}': value for key, value in values.items()})
-        for name, methods in rows.items() if per_sequence else ():
-            for method, values in methods.items():
-                part = f'{alignment}/per_sequence/{name}/' + ('' if method == 'model' else f'{method}/')
-                metrics.update({part + key: value for key, value in values.items()})
-    return metrics
-
-
-def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Over the clips for which a value is defined: not every clip has poses, or overlapping frames."""
-    means = {}
-    for key in dict.fromkeys(key for row in rows for key in row):
-        values = [row[key] for row in rows if key in row and not np.isnan(row[key])]
-        means[key] = float(np.mean(values)) if values else float('nan')
-    return means

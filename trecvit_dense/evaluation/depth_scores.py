@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +68,47 @@ def score_clip(
         inverted=[name for (_, name), row in aligned.items() if row.source.inverted],
         empty='',
     )
+
+
+def report(results: Sequence[dict[str, Any]], *, per_sequence: bool = False) -> dict[str, float]:
+    """Means over the clips of :func:`score_clip`, each with its ``name``; keys as in a table.
+
+    Raises:
+        ValueError: no clip has a valid pixel.
+    """
+    scored = [result for result in results if result['rows']]
+    empty = [f'{result["name"]} ({result["empty"]})' for result in results if not result['rows']]
+    if results and not scored:
+        raise ValueError(f'nothing to score: {"; ".join(empty[:3])}')
+    if empty:
+        warnings.warn(f'not scored: {"; ".join(empty)}', stacklevel=2)
+    inverted = [f'{result["name"]} ({", ".join(result["inverted"])})' for result in scored if result['inverted']]
+    if inverted:
+        names = ', '.join(inverted)
+        warnings.warn(f'no positive scale fits, 0 is taken (are near and far swapped?): {names}', stacklevel=2)
+    metrics: dict[str, float] = {}
+    for alignment in dict.fromkeys(name for result in scored for name in result['rows']):
+        metrics[f'{alignment}/num_clips'] = len(scored)
+        metrics[f'{alignment}/num_frames'] = sum(result['num_frames'] for result in scored)
+        rows = {result['name']: result['rows'][alignment] for result in scored}
+        for method in dict.fromkeys(method for methods in rows.values() for method in methods):
+            part = '' if method == 'model' else f'{method}/'
+            values = _means([methods[method] for methods in rows.values() if method in methods])
+            metrics.update({f'{alignment}/{part}{key}': value for key, value in values.items()})
+        for name, methods in rows.items() if per_sequence else ():
+            for method, values in methods.items():
+                part = f'{alignment}/per_sequence/{name}/' + ('' if method == 'model' else f'{method}/')
+                metrics.update({part + key: value for key, value in values.items()})
+    return metrics
+
+
+def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Over the clips for which a value is defined: not every clip has poses, or overlapping frames."""
+    means = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        values = [row[key] for row in rows if key in row and not np.isnan(row[key])]
+        means[key] = float(np.mean(values)) if values else float('nan')
+    return means
 
 
 def check_prediction(prediction: DepthPrediction, depth: DepthMap, name: str) -> None:

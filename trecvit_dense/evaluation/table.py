@@ -93,7 +93,9 @@ def _mask_block(group: str, values: dict[str, float]) -> str:
 def _depth_block(group: str, values: dict[str, float]) -> str:
     title = group
     if 'num_clips' in values:
-        title += f': {int(values["num_clips"])} clips, {int(values["num_frames"])} frames'
+        title += f': {int(values["num_clips"])} clips'
+    if 'num_frames' in values:
+        title += f', {int(values["num_frames"])} frames'
     columns = [column for column in _DEPTH_COLUMNS if column in values]
     rows = [['', *columns]]
     for method, label in _DEPTH_ROWS.items():
@@ -112,7 +114,8 @@ def _clip_rows(values: dict[str, float]) -> list[str]:
     if not names:
         return []
     columns = {key: key for key in ('AbsRel', 'RMSE', 'delta1', 'TAE', 'flicker') if key in values}
-    columns |= {f'{method}/AbsRel': f'{_DEPTH_ROWS[method]} AbsRel' for method in ('constant_frame',)}
+    if any(key.endswith('/constant_frame/AbsRel') for key in values):
+        columns['constant_frame/AbsRel'] = f'{_DEPTH_ROWS["constant_frame"]} AbsRel'
     rows = [['clip', *columns.values()]]
     rows += [[name, *(_number(values.get(f'{_PER_SEQUENCE}/{name}/{key}')) for key in columns)] for name in names]
     return ['', *_grid(rows)]

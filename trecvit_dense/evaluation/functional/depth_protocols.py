@@ -195,7 +195,7 @@ def monodepth2(
     depth = 1 / resize_maps(disparity[None], truth_m.shape)[0]
     valid = truth_m > 0
     if split == 'eigen':
-        valid = _inside('garg', truth_m.shape) & (truth_m > _FLOOR) & (truth_m < 80)
+        valid = inside('garg', truth_m.shape) & (truth_m > _FLOOR) & (truth_m < 80)
     depth, truth = depth[valid] * depth.dtype.type(scale), truth_m[valid]
     ratio = 1.0
     if median_scaling:
@@ -214,7 +214,7 @@ def bts(
         crop: ``'garg'``, ``'eigen_kitti'``, ``'eigen_nyu'`` or None.
     """
     depth = np.clip(np.nan_to_num(depth_m, nan=min_depth_m, posinf=cap_m, neginf=min_depth_m), min_depth_m, cap_m)
-    valid = (truth_m > min_depth_m) & (truth_m < cap_m) & _inside(crop, truth_m.shape)
+    valid = (truth_m > min_depth_m) & (truth_m < cap_m) & inside(crop, truth_m.shape)
     return summarise([frame_moments(depth[valid], truth_m[valid])], silog='kitti')
 
 
@@ -230,8 +230,8 @@ def nvds(disparity: np.ndarray, truth_m: np.ndarray) -> Scores:
     fit = fits.least_squares([(values[valid], 1 / truth_m[valid])])
     aligned = np.maximum(fit[0] * values.astype(np.float64) + fit[1], 1 / 10)
     depth, (a, b, c, d) = np.clip(1 / aligned, 0.7133, 9.9955), find_crop('nvds_nyu', truth_m.shape)
-    inside = valid[a:b, c:d]
-    scores = summarise([frame_moments(depth[a:b, c:d][inside], truth_m[a:b, c:d][inside])])
+    counts = valid[a:b, c:d]
+    scores = summarise([frame_moments(depth[a:b, c:d][counts], truth_m[a:b, c:d][counts])])
     return dict(scores, scale=fit[0], shift=fit[1])
 
 
@@ -277,8 +277,9 @@ def _errors_monst3r(depth: np.ndarray, truth: np.ndarray) -> Scores:
     return {name: plain[name] if name in names else value for name, value in safe.items()}
 
 
-def _inside(crop: str | None, size: tuple[int, int]) -> np.ndarray:
+def inside(crop: str | None, size: tuple[int, int]) -> np.ndarray:
+    """``(H, W)`` bool: the pixels of a crop."""
     a, b, c, d = find_crop(crop, size)
-    inside = np.zeros(size, bool)
-    inside[a:b, c:d] = True
-    return inside
+    mask = np.zeros(size, bool)
+    mask[a:b, c:d] = True
+    return mask
