@@ -5,8 +5,8 @@
 #   tools/test.py configs/depth_trecvit-b_mixed.py CHECKPOINT --cfg-options preset=scannet          # bonn, kitti, nyu
 #
 # Hardware and time: not run. Estimated for 8 GPUs of 80 GB: three days.
-# Expected: not known. Video-Depth-Anything, whose encoder has seen far more, is published at delta1 0.926 on ScanNet when
-#   it sees whole windows and at 0.836 when it streams; the default recipe, depth_trecvit.py, is the one that was
+# Expected: not known. Video-Depth-Anything, whose encoder has seen far more, is published at delta1 0.926 on ScanNet
+#   when it sees whole windows and at 0.836 when it streams; the default recipe, depth_trecvit.py, is the one that was
 #   measured.
 # Truth is metric everywhere, so scale alone is forgiven. Clips, ranges of frames and caps of the tests are those of
 # Video-Depth-Anything.

@@ -3,9 +3,9 @@
 #   tools/test.py configs/depth_trecvit_rgbd.py boxed --cfg-options data_root=DIR
 #   tools/test.py configs/depth_trecvit_rgbd.py boxed --cfg-options data_root=DIR alignment=scale_depth_clip cap_m=10
 #
-# DIR holds images/, depth/ (16-bit png, mm), poses.txt (camera to world) and K.txt, or folders that do; a whole recording
-# is one video. The model comes from the checkpoint. Every number stands beside the best constant depth. TAE and flicker
-# need the poses.
+# DIR holds images/, depth/ (16-bit png, mm), poses.txt (camera to world) and K.txt, or folders that do; a whole
+# recording is one video. The model comes from the checkpoint. Every number stands beside the best constant depth. TAE
+# and flicker need the poses.
 # Hardware: CPU or one GPU, seconds. Metric: rgbd/scale_shift_disparity_clip/AbsRel beside a constant depth.
 
 _base_ = ['./_base_/default_runtime.py']
