@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 
 from tests.parity.goldens import Golden, golden_files
+from trecvit_dense.evaluation import depth_files
+from trecvit_dense.evaluation import depth_protocols as rules
 from trecvit_dense.evaluation.functional import depth, depth_protocols, depth_time
 
 PRECISION = 1e-6  # float32 programs; the official delta is float32 even where the rest is not
@@ -53,6 +56,29 @@ def test_video_depth_anything(path):
 def metres(one: dict) -> np.ndarray:
     raw = one['gt_raw_u16']
     return np.where(raw > 0, raw / one['factor'].item(), -1)
+
+
+@pytest.mark.parametrize('path', golden_files('depth_vda_eval'))
+def test_video_depth_anything_from_files(path, tmp_path):
+    """The same through a JSON list, 16-bit PNGs and .npy files, as ``trecvit eval-depth --protocol vda`` reads them."""
+    golden = Golden(path)
+    for case in golden['cases'].tolist():
+        one = golden.group(f'{case}/')
+        listed = tmp_path / case / 'list.json'
+        listed.parent.mkdir()
+        frames = []
+        for t, (raw, disparity) in enumerate(zip(one['gt_raw_u16'], one['pred_disp'], strict=True)):
+            cv2.imwrite(str(listed.parent / f'gt{t}.png'), raw)
+            if t not in one['missing_frames']:
+                np.save(listed.parent / f'{t}.npy', disparity)
+            frames.append(dict(image=f'{t}.jpg', gt_depth=f'gt{t}.png', factor=one['factor'].item()))
+        listed.write_text(json.dumps({case: [{'scene': frames}]}))
+        (files,) = depth_files.find_clips(listed, listed.parent, units_per_metre=1, allow_missing=True)
+        limits = rules.Limits(one['max_depth'].item(), one['crop_abcd'].tolist(), one['max_eval_len'].item())
+        clip = depth_files.read_clip(files, kind='disparity', max_frames=limits.max_frames)
+        scores, weight = rules.score_clip('vda', clip, limits)
+        assert weight == 1
+        same([scores[name] for name in THREE], one['absrel_rmse_delta1'], case)
 
 
 @pytest.mark.parametrize('path', golden_files('depth_metric_functions'))
