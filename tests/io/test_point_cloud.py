@@ -119,7 +119,7 @@ def test_intrinsics(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ('text', 'words'),
     [
-        ('40 0 5\n0 50 3', '6 numbers; wanted a 3x3'),
+        ('40 0 5\n0 50 3', '2x3 numbers; wanted a 3x3'),
         ('focal 40', 'not a table of numbers'),
         ('', 'wanted a 3x3'),
         ('40 0 5\n0 50 3\n0 0 2', 'no matrix of intrinsics'),

@@ -9,6 +9,7 @@ import numpy as np
 from ..io import FrameSource
 from ..io.depth_file import DEPTH_SUFFIXES, depth_size, read_depth
 from ..io.frame_source import natural_key
+from ..io.intrinsics import read_intrinsics
 from .cameras import is_rigid
 from .mask_layout import list_images
 
@@ -53,7 +54,7 @@ class RGBDRecording:
         self.depth_size = depth_size(self.depth_files[0])
         self._check_size(self.depth_files[0], self.depth_size)
         intrinsics, poses = folder / 'K.txt', folder / 'poses.txt'
-        self.intrinsics = _read_intrinsics(intrinsics, self.images.size) if intrinsics.exists() else None
+        self.intrinsics = read_intrinsics(intrinsics, self.images.size) if intrinsics.exists() else None
         self.camera_to_world = _read_poses(poses, len(self.images)) if poses.exists() else None
         self._check_units()
 
@@ -146,21 +147,6 @@ def _read_numbers(path: Path) -> np.ndarray:
         return np.loadtxt(path, ndmin=2)
     except ValueError as error:
         raise ValueError(f'{path}: not a table of numbers ({" ".join(str(error).split())})') from None
-
-
-def _read_intrinsics(path: Path, size: tuple[int, int]) -> np.ndarray:
-    matrix = _read_numbers(path)
-    if matrix.shape != (3, 3):
-        raise ValueError(f'{path}: {matrix.shape[0]}x{matrix.shape[1]} numbers; wanted a 3x3 matrix of intrinsics')
-    focal, centre = matrix[[0, 1], [0, 1]], matrix[:2, 2]
-    if not np.isfinite(matrix).all() or not np.allclose(matrix[2], (0, 0, 1)) or (focal <= 0).any():
-        raise ValueError(f'{path}: {matrix.tolist()} is no matrix of intrinsics; wanted [fx 0 cx; 0 fy cy; 0 0 1]')
-    if (focal < 2).any() or (centre < 0).any() or (centre > (size[1], size[0])).any():
-        raise ValueError(
-            f'{path}: focal length {focal.tolist()}, principal point {centre.tolist()} do not fit images of '
-            f'{size[1]}x{size[0]} px; wanted pixels of these images'
-        )
-    return matrix
 
 
 def _read_poses(path: Path, num_images: int) -> np.ndarray:

@@ -22,14 +22,18 @@ def read_intrinsics(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file; wanted a 3x3 matrix of intrinsics')
     try:
-        numbers = np.array([float(word) for word in path.read_text().replace(',', ' ').split()])
+        lines = [line.replace(',', ' ').split() for line in path.read_text().splitlines() if line.strip()]
+        numbers = np.array([float(word) for line in lines for word in line])
     except ValueError as error:  # of text that is not text at all, too
         raise ValueError(f'{path}: not a table of numbers ({error})') from None
     if len(numbers) == 4:
         fx, fy, cx, cy = numbers.tolist()
         numbers = np.array([fx, 0, cx, 0, fy, cy, 0, 0, 1.0])
     if len(numbers) != 9:
-        raise ValueError(f'{path}: {len(numbers)} numbers; wanted a 3x3 matrix of intrinsics, or fx fy cx cy')
+        widths = ' or '.join(sorted({str(len(line)) for line in lines})) or '0'
+        raise ValueError(
+            f'{path}: {len(lines)}x{widths} numbers; wanted a 3x3 matrix of intrinsics, or fx fy cx cy in one line'
+        )
     return check_intrinsics(numbers.reshape(3, 3), size, where=str(path))
 
 
