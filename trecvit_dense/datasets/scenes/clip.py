@@ -14,7 +14,7 @@ from ..procedural.photometric import Photometric
 from .camera import CLEAR_M, keep_clear, orientation, random_intrinsics, random_trajectory
 from .furniture import Kit
 from .layout import Site, build_open, build_room
-from .materials import Materials
+from .materials import Materials, pool_of
 from .movers import add_movers
 from .raycast import View
 from .shading import Light, Shader, occlusion_map
@@ -38,9 +38,10 @@ class SceneSpec(ClipSpec):
 
 def render_scene_clip(rng: Generator, spec: SceneSpec) -> VideoSample:
     """One clip with exact depth, poses, tracks and masks; a pure function of ``rng`` and ``spec``."""
-    scene, light, atlas, intrinsics, poses, label = build_scene(rng, spec)
-    video, labels, depth = _draw(rng, scene, light, atlas, intrinsics, poses, spec)
-    points = scene_tracks(rng, scene, intrinsics, poses, labels, depth > 0, spec)
+    scene, light, intrinsics, poses, label = build_scene(rng, spec)
+    views = [View(scene, t, intrinsics, pose) for t, pose in enumerate(poses)]
+    video, labels, depth = _draw(rng, scene, light, views, spec)
+    points = scene_tracks(rng, scene, views, labels, depth > 0, spec)
     seen = np.stack([np.bincount(frame.ravel(), minlength=256) for frame in labels]) > 0  # (T, 256)
     ids = [int(i) for i in np.flatnonzero(seen.any(axis=0)) if i]
     first = [int(seen[:, i].argmax()) for i in ids]
@@ -55,8 +56,8 @@ def render_scene_clip(rng: Generator, spec: SceneSpec) -> VideoSample:
     )
 
 
-def build_scene(rng: Generator, spec: SceneSpec) -> tuple[Scene, Light, np.ndarray, np.ndarray, np.ndarray, int]:
-    """Scene, light, textures, intrinsics ``(3, 3)``, camera to world ``(T, 4, 4)`` and class label."""
+def build_scene(rng: Generator, spec: SceneSpec) -> tuple[Scene, Light, np.ndarray, np.ndarray, int]:
+    """Scene, light, intrinsics ``(3, 3)``, camera to world ``(T, 4, 4)`` and class label."""
     world, materials = World(rng), Materials(rng, spec.split)
     kit = Kit(rng, world, materials)
     count = int(rng.integers(spec.num_objects[0], spec.num_objects[1] + 1))
@@ -65,17 +66,17 @@ def build_scene(rng: Generator, spec: SceneSpec) -> tuple[Scene, Light, np.ndarr
     indoor = rng.random() < spec.indoor
     site = build_room(kit, count - moving) if indoor else build_open(kit, count - moving)
     intrinsics = random_intrinsics(rng, spec.size)
-    poses = _camera(rng, world, site, intrinsics, spec, indoor)
+    poses = _camera(rng, kit, site, intrinsics, spec, indoor)
     add_movers(kit, site, spec.clock, poses, moving, spec.motion)
     light = _light(rng, kit, site, indoor)
-    return world.freeze(len(poses)), light, materials.atlas(), intrinsics, poses, 0 if indoor else 1
+    scene = world.freeze(len(poses), materials.textures, materials.tints)
+    return scene, light, intrinsics, poses, 0 if indoor else 1
 
 
-def _camera(
-    rng: Generator, world: World, site: Site, intrinsics: np.ndarray, spec: SceneSpec, indoor: bool
-) -> np.ndarray:
+def _camera(rng: Generator, kit: Kit, site: Site, intrinsics: np.ndarray, spec: SceneSpec, indoor: bool) -> np.ndarray:
     """``(T, 4, 4)``: the first of a few random views that shows something, and a hand-held walk from there."""
-    scene = world.freeze(1)
+    world = kit.world
+    scene = world.freeze(1, kit.materials.textures, kit.materials.tints)
     height, width = spec.size
     rows, columns = _JUDGES
     y, x = np.mgrid[0.5:rows, 0.5:columns]
@@ -123,7 +124,7 @@ def _camera(
 
 def _light(rng: Generator, kit: Kit, site: Site, indoor: bool) -> Light:
     maps, corner, cell = occlusion_map(kit.world, site.low, site.high, site.ceiling)
-    cloud = kit.materials('carpet') if indoor else kit.materials('plain', tint=np.ones(3) * 0.5)
+    cloud = 0 if indoor else kit.materials.pool.want('plain', int(rng.integers(8)))
     if indoor:
         count = int(rng.integers(1, 4))
         spots = rng.uniform(site.low, site.high, (count, 2)) * 0.9
@@ -144,36 +145,54 @@ def _light(rng: Generator, kit: Kit, site: Site, indoor: bool) -> Light:
 
 
 def _draw(
-    rng: Generator,
-    scene: Scene,
-    light: Light,
-    atlas: np.ndarray,
-    intrinsics: np.ndarray,
-    poses: np.ndarray,
-    spec: SceneSpec,
+    rng: Generator, scene: Scene, light: Light, views: list[View], spec: SceneSpec
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``(T, H, W, 3)`` uint8 video, ``(T, H, W)`` uint8 instance map, ``(T, H, W)`` float32 metres, 0 in the sky.
 
-    Rays are half a pixel apart: every second one goes through the centre of a pixel and gives its depth and instance;
-    a binomial filter over all of them gives its colour, so that edges are soft.
+    Rays are half a pixel apart: every second one goes through the centre of a pixel and gives its depth and instance.
+    Where patches meet, colour is a binomial filter over all of them, so that edges are soft; elsewhere the one of the
+    centre.
     """
     height, width = spec.size
-    shape = (len(poses), height, width)
+    shape = (len(views), height, width)
     video, labels, depth = np.empty((*shape, 3), np.uint8), np.empty(shape, np.uint8), np.empty(shape, np.float32)
     x, y = np.arange(2 * width + 1) * 0.5, np.arange(2 * height + 1) * 0.5
+    centres = (slice(1, None, 2), slice(1, None, 2))
     instances = np.append(scene.labels[scene.body], 0).astype(np.uint8)
-    shader = Shader(scene, atlas, light, rng)
+    shader = Shader(scene, pool_of(spec.split).atlas, light, rng)
     photometric = Photometric(rng, spec.size, spec.clock, spec.photometric)
     exposure = rng.uniform(75, 150)
-    for t in range(len(poses)):
-        view = View(scene, t, intrinsics, poses[t])
+    canvas = np.empty((len(y), len(x), 3), np.uint8)
+    for t, view in enumerate(views):
         inverse, index = view.raster(x, y)
         if t == 0:
             coarse = slice(1, None, 8)
-            shader.expose(view, x[coarse], y[coarse], inverse[coarse, coarse], index[coarse, coarse], exposure)
-        image = cv2.GaussianBlur(shader(view, x, y, inverse, index), (3, 3), 0.85)
-        video[t] = photometric(np.ascontiguousarray(image[1::2, 1::2]), t)
-        centre = inverse[1::2, 1::2]
-        labels[t] = instances[index[1::2, 1::2]]
+            places = np.meshgrid(x[coarse], y[coarse])
+            shader.expose(view, *places, inverse[coarse, coarse], index[coarse, coarse], exposure)
+        edge = _edges(index)
+        wanted = edge.copy()
+        wanted[centres] = True
+        row, column = _padded(*np.nonzero(wanted))
+        canvas[row, column] = shader(view, x[column], y[row], inverse[row, column], index[row, column])
+        soft = cv2.GaussianBlur(canvas, (3, 3), 0.85)[centres]
+        image = np.where(edge[centres][..., None], soft, canvas[centres])
+        video[t] = photometric(image, t)
+        centre = inverse[centres]
+        labels[t] = instances[index[centres]]
         depth[t] = np.where(centre > 0, 1 / np.maximum(centre, 1e-4), 0)
     return video, labels, depth
+
+
+def _edges(index: np.ndarray) -> np.ndarray:
+    """``(2 H + 1, 2 W + 1)`` bool: samples of pixels in which more than one patch is seen."""
+    index = index.astype(np.float32)
+    square = np.ones((3, 3), np.uint8)
+    mixed = cv2.dilate(index, square) != cv2.erode(index, square)
+    mixed[::2], mixed[:, ::2] = False, False  # only around centres
+    return cv2.dilate(mixed.astype(np.uint8), square) > 0
+
+
+def _padded(row: np.ndarray, column: np.ndarray, width: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Samples as a picture of that width, the first one repeated at the end: ``cv2.remap`` wants short columns."""
+    lack = -len(row) % width
+    return tuple(np.append(a, np.full(lack, a[0])).reshape(-1, width) for a in (row, column))

@@ -174,30 +174,55 @@ FAMILIES: dict[str, tuple[Callable[[Generator], np.ndarray], int]] = {
     'wood': (wood, 16),
     'planks': (planks, 14),
     'tiles': (tiles, 24),
-    'busy': (busy, 120),
+    'busy': (busy, 110),
     'books': (books, 14),
     'panels': (panels, 14),
-    'windows': (windows, 16),
+    'windows': (windows, 14),
     'outlook': (outlook, 10),
     'screen': (screen, 10),
 }
-"""Name to generator and number in the pool; families whose looks are not decided by the tint keep their colours."""
-_COLOURED = frozenset({'busy', 'books', 'outlook', 'screen'})
+"""Name to generator and number in the pool."""
+_COLOURED = frozenset({'busy', 'books', 'outlook', 'screen'})  # the tint does not decide their looks
+_FIRST = dict(zip(FAMILIES, np.cumsum([0, *(count for _, count in FAMILIES.values())]).tolist(), strict=False))
+_COLUMNS = 16
 
 
-@lru_cache(maxsize=400)
-def _texture(split: int, family: int, number: int) -> np.ndarray:
-    """One texture of the pool with its smaller copies, ``(SIDE, 3 SIDE / 2, 3)`` uint8."""
-    make = list(FAMILIES.values())[family][0]
-    image = make(np.random.default_rng([7, split, family, number]))
-    level = np.clip(image[::-1], 0, 255).astype(np.uint8)  # v runs up
-    sheet = np.zeros((SIDE, _WIDTH, 3), np.uint8)
-    sheet[:, :SIDE] = level
-    for n in range(1, LEVELS):
-        level = cv2.resize(level, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        top = SIDE - ((2 * SIDE) >> n)
-        sheet[top : top + len(level), SIDE : SIDE + len(level)] = level
-    return sheet
+class Pool:
+    """All textures of a split side by side in one picture; each is made when it is first wanted.
+
+    Texture ``n`` with its smaller copies fills ``SIDE`` rows and ``3 SIDE / 2`` columns from :meth:`corner` on.
+    """
+
+    def __init__(self, split: int) -> None:
+        self.split = split
+        self._ready: set[int] = set()
+        count = sum(count for _, count in FAMILIES.values())
+        self.atlas = np.zeros((-(-count // _COLUMNS) * SIDE, _COLUMNS * _WIDTH, 3), np.uint8)
+
+    @staticmethod
+    def corner(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Left column and top row of textures."""
+        return number % _COLUMNS * _WIDTH, number // _COLUMNS * SIDE
+
+    def want(self, family: str, number: int) -> int:
+        """Make sure that a texture is there; its number in the pool."""
+        number += _FIRST[family]
+        if number not in self._ready:
+            image = FAMILIES[family][0](np.random.default_rng([7, self.split, number]))
+            level = np.clip(image[::-1], 0, 255).astype(np.uint8)  # v runs up
+            left, top = self.corner(number)
+            for n in range(LEVELS):
+                row, column = (top, left) if n == 0 else (top + SIDE - ((2 * SIDE) >> n), left + SIDE)
+                self.atlas[row : row + len(level), column : column + len(level)] = level
+                level = cv2.resize(level, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+            self._ready.add(number)
+        return number
+
+
+@lru_cache(maxsize=3)
+def pool_of(split: int) -> Pool:
+    """The pool of a split; kept, since filling it takes a few seconds."""
+    return Pool(split)
 
 
 class Materials:
@@ -209,34 +234,28 @@ class Materials:
     """
 
     def __init__(self, rng: Generator, split: int) -> None:
-        self.rng, self.split = rng, split
+        self.rng, self.pool = rng, pool_of(split)
         self._made: dict[str, list[int]] = {}
-        self._sheets: list[np.ndarray] = []
+        self.textures: list[int] = []
+        self.tints: list[np.ndarray] = []
 
     def __call__(self, family: str, *, fresh: float = 0.35, tint: np.ndarray | None = None) -> int:
-        """Index of a material of that family: a new one with odds ``fresh``, else one that the clip has already."""
-        made = self._made.setdefault(family, [])
-        if made and (self.rng.random() > fresh or len(self._sheets) >= 40) and tint is None:
-            return made[self.rng.integers(len(made))]
-        _, count = FAMILIES[family]
-        sheet = _texture(self.split, list(FAMILIES).index(family), int(self.rng.integers(count)))
-        self._sheets.append(self._tinted(sheet, family, tint))
-        made.append(len(self._sheets) - 1)
-        return made[-1]
+        """Index of a material of that family: a new one with odds ``fresh``, else one that the clip has already.
 
-    def _tinted(self, sheet: np.ndarray, family: str, tint: np.ndarray | None) -> np.ndarray:
-        rng, ramp = self.rng, np.linspace(0, 1, 256, dtype=np.float32)[:, None]
+        Args:
+            tint: ``(3,)`` colour in 0..1; None draws one.
+        """
+        rng, made = self.rng, self._made.setdefault(family, [])
+        if made and tint is None and rng.random() > fresh:
+            return made[rng.integers(len(made))]
+        self.textures.append(self.pool.want(family, int(rng.integers(FAMILIES[family][1]))))
         if family in _COLOURED:
-            if rng.random() < 0.5:
-                sheet = sheet[..., rng.permutation(3)]
-            table = ramp ** np.exp(rng.normal(0, 0.25)) * np.exp(rng.normal(0, 0.12, 3))
+            self.tints.append(np.exp(rng.normal(0, 0.12, 3) + rng.normal(0, 0.15)))
         else:
-            table = ramp * 2 * (colour(rng, family) if tint is None else tint)
-        return cv2.LUT(np.ascontiguousarray(sheet), np.clip(table[None] * 255, 0, 255).astype(np.uint8))
-
-    def atlas(self) -> np.ndarray:
-        """``(M * SIDE, 3 SIDE / 2, 3)`` uint8."""
-        return np.concatenate(self._sheets)
+            self.tints.append(2 * (colour(rng, family) if tint is None else tint))
+        if tint is None:
+            made.append(len(self.textures) - 1)
+        return len(self.textures) - 1
 
 
 def colour(rng: Generator, family: str) -> np.ndarray:
@@ -252,28 +271,30 @@ def colour(rng: Generator, family: str) -> np.ndarray:
     return np.clip(light * (1 + strength * np.cos(hue)), 0.02, 0.95)
 
 
-def look_up(atlas: np.ndarray, material: np.ndarray, u: np.ndarray, v: np.ndarray, texels: np.ndarray) -> np.ndarray:
+_SIZES = np.array([SIDE >> n for n in range(LEVELS)], np.float32)
+_TOPS = np.array([0, *(SIDE - ((2 * SIDE) >> n) for n in range(1, LEVELS))], np.float32)
+_LEFTS = np.array([0, *[SIDE] * (LEVELS - 1)], np.float32)
+
+
+def look_up(
+    atlas: np.ndarray, corner: tuple[np.ndarray, np.ndarray], u: np.ndarray, v: np.ndarray, texels: np.ndarray
+) -> np.ndarray:
     """Read textures.
 
     Args:
-        atlas: Of :meth:`Materials.atlas`.
-        material: ``(h, w)`` float32 index.
+        atlas: Of :class:`Pool`.
+        corner: ``(h, w)`` float32 left column and top row.
         u, v: ``(h, w)`` float32; 0 to 1 is one texture, mirrored beyond.
         texels: ``(h, w)`` float32, texels of the full size from one sample to the next.
 
     Returns:
         ``(h, w, 3)`` uint8.
     """
-    level = np.clip(np.frexp(texels * np.float32(1.4))[1], 0, LEVELS - 1)  # log2, rounded
-    level = np.where(texels < 0.7, 0, level)
-    # Column, row and size of every level in a sheet.
-    sizes = np.array([SIDE >> n for n in range(LEVELS)], np.float32)
-    tops = np.array([0, *(SIDE - ((2 * SIDE) >> n) for n in range(1, LEVELS))], np.float32)
-    size, top = sizes[level], tops[level]
-    left = np.where(level > 0, np.float32(SIDE - 0.5), np.float32(-0.5))
-    last = size - np.float32(0.5)
-    x = np.clip(_mirror(u) * size, np.float32(0.5), last) + left
-    y = np.clip(_mirror(v) * size, np.float32(0.5), last) + (top + material * np.float32(SIDE) - np.float32(0.5))
+    level = np.clip(np.frexp(texels * np.float32(0.7))[1], 0, LEVELS - 1)  # log2, rounded
+    size, (left, top) = _SIZES[level], corner
+    half, last = np.float32(0.5), size - np.float32(0.5)
+    x = np.clip(_mirror(u) * size, half, last) + (_LEFTS[level] + left - half)
+    y = np.clip(_mirror(v) * size, half, last) + (_TOPS[level] + top - half)
     return cv2.remap(atlas, x, y, cv2.INTER_LINEAR)
 
 

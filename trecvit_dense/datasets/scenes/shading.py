@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from .materials import SIDE, look_up
+from .materials import SIDE, Pool, look_up
 from .raycast import View
 from .world import ROUND, Scene, World
 
@@ -27,7 +27,7 @@ class Light:
         contact_m: Height up to which things standing on the ground darken what is near.
         haze_m: Distance over which haze hides 63 %, or None.
         sky: ``(3,)`` RGB, 0..255, of sky and haze; None indoors.
-        cloud: Material of the clouds.
+        cloud: Texture of the clouds.
         gain: Of the exposure.
     """
 
@@ -68,9 +68,8 @@ def occlusion_map(
         reach = np.abs(placed[2, :3]) @ half
         bottom, top = placed[2, 3] - reach, placed[2, 3] + reach
         axes = placed[:2, :2] * half[:2]
-        outline = placed[:2, 3] + np.array(
-            [axes[:, 0] + axes[:, 1], axes[:, 0] - axes[:, 1], -axes[:, 0] - axes[:, 1], axes[:, 1] - axes[:, 0]]
-        )
+        corners = np.array([[1, 1], [1, -1], [-1, -1], [-1, 1]]) @ axes.T
+        outline = placed[:2, 3] + corners
         outline = np.round((outline - corner) / cell * 16 - 8).astype(np.int32)
         if bottom < 1.0:
             layer = np.zeros_like(ground)
@@ -89,7 +88,7 @@ class Shader:
 
     Args:
         scene: The scene.
-        atlas: Its textures.
+        atlas: Textures of the pool.
         light: Its light.
         rng: For nothing but the strengths of the darkening.
     """
@@ -100,39 +99,39 @@ class Shader:
         self.glossy = bool((scene.gloss > 0).any())
         texels = np.sqrt(scene.texture[:, 0] * scene.texture[:, 1]) * SIDE
         self._table = np.stack(
-            [scene.material, texels, scene.gloss, scene.glow, *scene.texture.T, scene.turned]
-        ).astype(np.float32)  # (9, P)
+            [*Pool.corner(scene.picture), texels, scene.gloss, scene.glow, *scene.texture.T, scene.turned]
+        )  # (10, P)
+        self._table = np.concatenate([self._table, scene.tint.T])
 
     def __call__(self, view: View, x: np.ndarray, y: np.ndarray, inverse: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """``(h, w, 3)`` uint8 for the grid of rays ``x`` ``(w,)``, ``y`` ``(h,)`` with what :meth:`View.raster` said."""
-        scene, light, shape = self.scene, self.light, index.shape
-        x, y = x.astype(np.float32), y.astype(np.float32)[:, None]
+        """``(h, w, 3)`` uint8 of rays ``(h, w)`` through pixels ``x``, ``y`` that met what :meth:`View.raster` says."""
+        scene, light = self.scene, self.light
+        x, y = x.astype(np.float32), y.astype(np.float32)
         sky = index == len(scene.kind)
         index = np.where(sky, 0, index)
-        depth = 1 / np.maximum(inverse, 1e-4)
-        ray = view.ray.astype(np.float32)
-        toward = [x * row[0] + (y * row[1] + row[2]) for row in ray]  # world direction with optical component 1
-        place = [depth * d + o for d, o in zip(toward, view.origin.astype(np.float32), strict=True)]
+        depth = 1 / np.maximum(inverse, np.float32(1e-4))
+        ray, origin = view.ray.astype(np.float32), view.origin.astype(np.float32)
+        toward = np.stack([x * row[0] + (y * row[1] + row[2]) for row in ray])  # (3, h, w), optical component 1
+        place = depth * toward + origin[:, None, None]
         table = np.concatenate([self._table, view.turn[:, :, 2].T, view.plane[:, :2].reshape(-1, 6).T], axis=0)
-        rows = np.take(table.astype(np.float32), index.ravel(), axis=1).reshape(-1, *shape)
-        material, texels, gloss, glow, scale_u, scale_v, shift_u, shift_v, turned = rows[:9]
-        normal = rows[9:12]
-        u = (x * rows[12] + (y * rows[13] + rows[14])) * depth  # metres in the patch
-        v = (x * rows[15] + (y * rows[16] + rows[17])) * depth
-        for n in np.unique(index[np.append(False, scene.kind == ROUND)[index + 1]]):
-            self._round(view, int(n), (index == n) & ~sky, x, y, depth, u, v, normal)
-        length = np.sqrt(toward[0] ** 2 + toward[1] ** 2 + toward[2] ** 2)
-        facing = -(normal[0] * toward[0] + normal[1] * toward[1] + normal[2] * toward[2]) / length
-        step = float(x[1] - x[0]) if len(x) > 1 else 1.0
-        footprint = depth * texels * np.float32(step / view.intrinsics[0, 0]) / np.sqrt(np.maximum(facing, 0.05))
-        swap = turned > 0
+        rows = np.take(table.astype(np.float32), index.ravel(), axis=1).reshape(-1, *index.shape)
+        left, top, texels, gloss, glow, scale_u, scale_v, shift_u, shift_v, turned = rows[:10]
+        tint, normal, plane = rows[10:13], rows[13:16], rows[16:]
+        u = (x * plane[0] + (y * plane[1] + plane[2])) * depth  # metres in the patch
+        v = (x * plane[3] + (y * plane[4] + plane[5])) * depth
+        for n in np.unique(index[(scene.kind == ROUND)[index]]).tolist():
+            self._round(view, n, (index == n) & ~sky, x, y, depth, u, v, normal)
+        length = np.sqrt(_dot(toward, toward))
+        facing = -_dot(normal, toward) / length
+        step = np.float32(1 / view.intrinsics[0, 0])
+        footprint = depth * texels * step / np.sqrt(np.maximum(facing, np.float32(0.05)))
         u, v = u * scale_u + shift_u, v * scale_v + shift_v
-        u, v = np.where(swap, v, u), np.where(swap, u, v)
-        image = look_up(self.atlas, material, u, v, footprint)
+        swap = turned > 0
+        image = look_up(self.atlas, (left, top), np.where(swap, v, u), np.where(swap, u, v), footprint)
         shine = self._light(place, normal, toward, length, facing, gloss)
-        shine = shine + glow * (np.float32(1.6) - shine)
+        shine += glow * (np.float32(1.6) - shine)
         gain = np.sqrt(np.maximum(shine * np.float32(light.gain), 0))  # textures are gamma coded, about a square root
-        image = cv2.multiply(image, cv2.merge([gain, gain, gain]), dtype=cv2.CV_8U)
+        image = cv2.multiply(image, cv2.merge(list(tint * gain)), dtype=cv2.CV_8U)
         if light.sky is not None:
             image = self._air(image, depth, toward, length, sky)
         return image
@@ -145,67 +144,83 @@ class Shader:
             mean = float(self(view, x, y, inverse, index).mean())
             self.light.gain = float(np.clip(self.light.gain * (want / max(mean, 4.0)) ** 2, 0.05, 40))
 
-    def _round(self, view: View, n: int, where: np.ndarray, x, y, depth, u, v, normal) -> None:
+    def _round(
+        self,
+        view: View,
+        n: int,
+        where: np.ndarray,
+        x: np.ndarray,
+        y: np.ndarray,
+        depth: np.ndarray,
+        u: np.ndarray,
+        v: np.ndarray,
+        normal: np.ndarray,
+    ) -> None:
         """Texture coordinates and normals of a round patch, in place."""
-        scene, rows, columns = self.scene, *np.nonzero(where)
-        ray = np.stack([x[columns], y[rows, 0], np.ones(len(rows), np.float32)])
-        local = view.start[n][:, None] + view.direction[n] @ ray * depth[rows, columns]  # (3, N)
-        k, l, _ = scene.form[n]
-        gradient = np.stack([local[0], local[1], k * local[2] + l / 2]) / scene.scale[n][:, None]
+        scene, rows = self.scene, np.nonzero(where)
+        ray = np.stack([x[rows], y[rows], np.ones(len(rows[0]), np.float32)])
+        local = view.start[n][:, None] + view.direction[n] @ ray * depth[rows]  # (3, N)
+        bend, lean, _ = scene.form[n]
+        gradient = np.stack([local[0], local[1], bend * local[2] + lean / 2]) / scene.scale[n][:, None]
         world = view.turn[n] @ gradient
-        world /= np.linalg.norm(world, axis=0) + 1e-9
-        normal[:, rows, columns] = world
+        normal[(slice(None), *rows)] = world / (np.linalg.norm(world, axis=0) + 1e-9)
         size = scene.half[n] * scene.scale[n]
-        u[rows, columns] = np.arctan2(local[1], local[0]) * size[0]
-        height = local[2] * scene.scale[n, 2]
-        v[rows, columns] = np.arcsin(np.clip(local[2], -1, 1)) * size[2] if k == 1 else height
+        u[rows] = np.arctan2(local[1], local[0]) * size[0]
+        v[rows] = np.arcsin(np.clip(local[2], -1, 1)) * size[2] if bend == 1 else local[2]
 
-    def _light(self, place, normal, toward, length, facing, gloss) -> np.ndarray:
+    def _light(
+        self,
+        place: np.ndarray,
+        normal: np.ndarray,
+        toward: np.ndarray,
+        length: np.ndarray,
+        facing: np.ndarray,
+        gloss: np.ndarray,
+    ) -> np.ndarray:
+        """``(h, w)`` light that a surface sends to the camera."""
         light = self.light
         total = np.float32(light.ambient) * (np.float32(0.75) + np.float32(0.25) * normal[2])
-        for where, power in zip(light.places.astype(np.float32), light.powers, strict=True):
-            to = [w - p for w, p in zip(where, place, strict=True)]
-            square = to[0] * to[0] + to[1] * to[1] + to[2] * to[2]
+        for where, power in zip(light.places.astype(np.float32), light.powers.tolist(), strict=True):
+            to = where[:, None, None] - place
+            square = _dot(to, to)
             away = np.sqrt(square)
-            cosine = (to[0] * normal[0] + to[1] * normal[1] + to[2] * normal[2]) / away
+            cosine = _dot(to, normal) / away
             strength = np.float32(power)
             if np.isfinite(light.reach_m):
                 reach = np.float32(light.reach_m**2)
                 strength = strength * (2 * reach) / (square + reach)
             total += np.maximum(cosine, 0) * strength
             if self.glossy:
-                mirror = (2 * facing * cosine) - (-(to[0] * toward[0] + to[1] * toward[1] + to[2] * toward[2])) / (
-                    away * length
-                )
+                mirror = 2 * facing * cosine + _dot(to, toward) / (away * length)
                 total += gloss * strength * np.maximum(mirror, 0) ** 24
-        scale, size = np.float32(1 / light.cell_m), len(light.maps)
-        column = (place[0] - np.float32(light.corner[0])) * scale - np.float32(0.5)
-        row = (place[1] - np.float32(light.corner[1])) * scale - np.float32(0.5)
-        column, row = np.clip(column, 0, size - 1), np.clip(row, 0, size - 1)
+        scale, last = np.float32(1 / light.cell_m), np.float32(len(light.maps) - 1)
+        column = np.clip((place[0] - np.float32(light.corner[0])) * scale - np.float32(0.5), 0, last)
+        row = np.clip((place[1] - np.float32(light.corner[1])) * scale - np.float32(0.5), 0, last)
         both = cv2.remap(light.maps, column, row, cv2.INTER_LINEAR)
         low = np.exp(np.maximum(place[2], 0) * np.float32(-1 / light.contact_m))
-        return (
-            total * (1 - np.float32(self.contact) * low * both[..., 0]) * (1 - np.float32(self.corner) * both[..., 1])
-        )
+        total *= 1 - np.float32(self.contact) * low * both[..., 0]
+        total *= 1 - np.float32(self.corner) * both[..., 1]
+        return total
 
-    def _air(self, image: np.ndarray, depth: np.ndarray, toward, length, sky: np.ndarray) -> np.ndarray:
+    def _air(
+        self, image: np.ndarray, depth: np.ndarray, toward: np.ndarray, length: np.ndarray, sky: np.ndarray
+    ) -> np.ndarray:
+        """Haze over what is far, and the sky behind."""
         light = self.light
         colour = light.sky.astype(np.float32)
         if light.haze_m is not None:
             share = 1 - np.exp(depth * length * np.float32(-1 / light.haze_m))
             image = (image + share[..., None] * (colour - image)).astype(np.uint8)
         if sky.any():
-            up = toward[2] / length
-            over = 1 / (np.maximum(up, 0) + np.float32(0.15))
-            flat = np.zeros_like(up)
-            cloud = look_up(
-                self.atlas,
-                flat + light.cloud,
-                toward[0] / length * over * 0.3,
-                toward[1] / length * over * 0.3,
-                flat + 1,
-            )
-            blue = colour * (1 - 0.35 * np.clip(up, 0, 1)[..., None] * np.array([1.2, 0.7, 0.1], np.float32))
-            picture = blue * (0.8 + 0.2 / 128 * cloud.astype(np.float32))
-            image[sky] = np.clip(picture[sky], 0, 255).astype(np.uint8)
+            up = np.maximum(toward[2] / length, 0)
+            over = np.float32(0.3) / ((up + np.float32(0.15)) * length)
+            left, top = (np.full_like(up, value) for value in Pool.corner(light.cloud))
+            cloud = look_up(self.atlas, (left, top), toward[0] * over, toward[1] * over, np.ones_like(up))[sky]
+            blue = colour * (1 - np.float32(0.35) * up[sky][:, None] * np.array([1.2, 0.7, 0.1], np.float32))
+            image[sky] = np.clip(blue * (np.float32(0.8) + np.float32(0.2 / 128) * cloud), 0, 255)
         return image
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Dot product of ``(3, h, w)`` vectors."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]

@@ -22,8 +22,7 @@ _SAME = 2e-3  # relative difference of depth up to which two surfaces are one
 def scene_tracks(
     rng: Generator,
     scene: Scene,
-    intrinsics: np.ndarray,
-    poses: np.ndarray,
+    views: list[View],
     labels: np.ndarray,
     valid: np.ndarray,
     spec: SceneSpec,
@@ -31,12 +30,10 @@ def scene_tracks(
     """``spec.num_points`` tracks, each visible on at least one frame; never of the sky.
 
     Args:
-        intrinsics: ``(3, 3)``.
-        poses: ``(T, 4, 4)`` camera to world.
+        views: One per frame.
         labels, valid: ``(T, H, W)`` instances, and where there is a surface.
     """
     xy, frames = _on_surfaces(rng, *picks(rng, labels, spec), valid)
-    views = [View(scene, t, intrinsics, pose) for t, pose in enumerate(poses)]
     body, local = np.zeros(len(xy), int), np.zeros((len(xy), 4))
     patch = np.zeros(len(xy), int)
     for t in np.unique(frames):
@@ -49,7 +46,7 @@ def scene_tracks(
             inverse, found = views[t].cast(xy[chosen])
         found = np.minimum(found, len(scene.kind) - 1)
         ray = np.concatenate([xy[chosen], np.ones((len(chosen), 1))], axis=1) @ views[t].ray.T
-        world = poses[t, :3, 3] + ray / np.maximum(inverse, 1e-6)[:, None]
+        world = views[t].origin + ray / np.maximum(inverse, 1e-6)[:, None]
         body[chosen], patch[chosen] = scene.body[found], found
         inside = np.linalg.inv(scene.poses[t, body[chosen]])
         local[chosen] = (inside @ np.concatenate([world, np.ones((len(world), 1))], axis=1)[..., None])[..., 0]

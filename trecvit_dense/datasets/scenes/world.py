@@ -7,6 +7,7 @@ rectangle or disc lies in the frame's xy plane and is seen from +z; a round one 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,7 @@ RECTANGLE, DISC, ROUND = 0, 1, 2
 
 
 def _face_turns() -> np.ndarray:
-    """``(6, 3, 3)``: frames of the faces +x -x +y -y +z -z of a box; columns u, v, outward normal, v up on the sides."""
+    """``(6, 3, 3)``: frames of the faces +x -x +y -y +z -z of a box; columns u, v (up on the sides), outward normal."""
     x, y, z = np.eye(3)
     faces = [(y, z, x), (-y, z, -x), (-x, z, y), (x, z, -y), (x, y, z), (-x, y, -z)]
     return np.stack([np.stack(face, axis=1) for face in faces])
@@ -168,14 +169,13 @@ class World:
             texture = (1 / paint.tile_m, 1 / paint.tile_m, *shift)
         self._patches.append((body, kind, frame, half, scale, form, paint, texture))
 
-    def freeze(self, num_frames: int) -> Scene:
-        """The arrays that the ray caster reads."""
+    def freeze(self, num_frames: int, textures: Sequence[int], tints: Sequence[np.ndarray]) -> Scene:
+        """The arrays that the ray caster reads; ``textures`` and ``tints`` of the materials."""
         body, kind, frame, half, scale, form, paint, texture = zip(*self._patches, strict=True)
         poses = np.stack([np.broadcast_to(p, (num_frames, 4, 4)) for p in self.poses], axis=1)
-        body = np.array(body)
+        body, material = np.array(body), [p.material for p in paint]
         return Scene(
             poses=poses,
-            moving=np.array([p.ndim == 3 for p in self.poses])[body],
             labels=np.array(self.labels, np.uint8),
             body=body,
             kind=np.array(kind),
@@ -183,7 +183,8 @@ class World:
             half=np.array(half),
             scale=np.array(scale),
             form=np.array(form),
-            material=np.array([p.material for p in paint]),
+            picture=np.array(textures)[material],
+            tint=np.array(tints)[material],
             texture=np.array(texture),
             turned=np.array([p.turned for p in paint]),
             gloss=np.array([p.gloss for p in paint]),
@@ -197,9 +198,9 @@ class Scene:
 
     Args:
         poses: ``(T, B, 4, 4)`` body to world.
-        moving: ``(P,)`` bool, whether the patch's body moves.
         labels: ``(B,)`` uint8 instance of each body.
-        body, kind, material: ``(P,)`` int.
+        body, kind, picture: ``(P,)`` int; the picture is a texture of the pool.
+        tint: ``(P, 3)`` what its colours are multiplied by.
         frame: ``(P, 4, 4)`` patch to body.
         half: ``(P, 3)`` half sizes in the patch's (scaled) frame.
         scale: ``(P, 3)`` metres per unit of the patch's frame; 1 but for ellipsoids.
@@ -210,7 +211,6 @@ class Scene:
     """
 
     poses: np.ndarray
-    moving: np.ndarray
     labels: np.ndarray
     body: np.ndarray
     kind: np.ndarray
@@ -218,7 +218,8 @@ class Scene:
     half: np.ndarray
     scale: np.ndarray
     form: np.ndarray
-    material: np.ndarray
+    picture: np.ndarray
+    tint: np.ndarray
     texture: np.ndarray
     turned: np.ndarray
     gloss: np.ndarray
