@@ -71,7 +71,7 @@ def scratch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     shutil.copytree(ROOT / 'configs', tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns('__pycache__'))
-    save_model(tiny_model('both'), tiny_config('both'), tmp_path / 'boxed.safetensors')
+    save_model(tiny_model('all'), tiny_config('all'), tmp_path / 'boxed.safetensors')
     monkeypatch.setattr(checkpoint_io, 'BOXED', tmp_path / 'boxed.safetensors')
     before, registered = set(sys.modules), set(MODELS._module_dict)
     yield tmp_path

@@ -23,7 +23,7 @@ KINDS = ('disparity', 'depth')
 CODE_FILE = 'depth.json'
 _LEVELS = 65535  # 1 .. 65535; 0 is for pixels without a value
 _ROOM = 1.5  # a code of disparity reaches so many times the first frame's range further
-_COPY_BYTES = 8 << 20
+_COPY_BYTES = 1 << 20
 
 
 def _check_frame(values: np.ndarray, size: tuple[int, int], index: int) -> np.ndarray:
