@@ -165,6 +165,14 @@ def test_depth_tae_of_the_official_program(tmp_path, evaluate):
     assert metrics['depth/vda-tae/TAE'] == pytest.approx(wanted, rel=1e-12)
 
 
+def test_depth_predictions_of_the_whole_frame_are_cropped(tmp_path, clips, evaluate):
+    path, out = make_list(tmp_path, clips)
+    options = ('--protocol', 'vda', '--cap', 4, '--crop', '6,20,3,30')
+    _, of_the_crop, _ = evaluate(path, out, *options)
+    _, whole, _ = evaluate(path, out, *options, '--hard-crop')
+    assert whole['depth/vda/AbsRel'] < of_the_crop['depth/vda/AbsRel'] / 2
+
+
 @pytest.mark.parametrize('protocol', eval_depth.PROTOCOLS)
 def test_depth_every_protocol_runs(protocol, folders, evaluate):
     if protocol in ('vda-tae', 'nvds'):

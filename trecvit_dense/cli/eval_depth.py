@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--tae', choices=('sound', 'official'), default='sound', help='definition of TAE')
     parser.add_argument('--align', choices=('median', 'scale', 'lstsq', 'lad', 'lad2'), help='for monst3r')
-    parser.add_argument('--hard-crop', action='store_true', help='for vda-tae: predictions show the whole frame')
+    parser.add_argument('--hard-crop', action='store_true', help='for vda, vda-tae: predictions show the whole frame')
     parser.add_argument('--per-sequence', action='store_true', help='also print each clip')
     parser.add_argument('--out', metavar='FILE', type=Path, help='also write the numbers as flat json')
 

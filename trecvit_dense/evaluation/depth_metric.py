@@ -19,7 +19,7 @@ from . import depth_protocols
 from .depth_clip import DepthRules
 from .depth_scores import report, score_clip
 from .functional.depth_alignment import find_alignment
-from .functional.depth_crops import find_crop, resize_maps
+from .functional.depth_crops import resize_maps
 
 
 @METRICS.register_module()
@@ -92,7 +92,7 @@ class DepthMetric(BaseMetric):
         self.flow, self.per_sequence, self.protocol = flow, per_sequence, protocol
         if protocol is not None:
             given = dict(cap_m=cap_m, crop=crop, min_depth_m=min_depth_m if min_depth_m != 1e-3 else None)
-            self.limits = depth_protocols.find_limits(protocol, dataset_name, **given)
+            self.limits = depth_protocols.find_limits(protocol, dataset_name, **given, hard_crop=True)
 
     def process(self, data_batch: Any, data_samples: Sequence[VideoSample]) -> None:
         """Score each clip; only its numbers are kept."""
@@ -110,10 +110,7 @@ class DepthMetric(BaseMetric):
             self.results.append(dict(result, name=sample.name))
 
     def _by_protocol(self, depth: DepthMap, prediction: DepthPrediction) -> tuple[dict[str, float], float]:
-        values = resize_maps(prediction.values, depth.depth_m.shape[1:])  # of the whole view; the truth is cropped
-        crop = find_crop(self.limits.crop, depth.depth_m.shape[1:]) if self.protocol == 'vda' else None
-        if crop is not None:
-            values = values[:, crop[0] : crop[1], crop[2] : crop[3]]
+        values = resize_maps(prediction.values, depth.depth_m.shape[1:])
         truth = np.where(depth.valid & np.isfinite(depth.depth_m), depth.depth_m, np.float32(-1))
         cameras = (None, None) if depth.camera_to_world is None else (depth.intrinsics, depth.camera_to_world)
         clip = depth_protocols.Clip(values, truth, (), prediction.kind, *cameras)

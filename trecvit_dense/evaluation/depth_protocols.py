@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .functional import depth_protocols as papers
-from .functional.depth_crops import resize_maps
+from .functional.depth_crops import find_crop, resize_maps
 from .functional.depth_time import official_tae
 
 Scores = dict[str, float]
@@ -28,7 +28,8 @@ class Limits:
         min_depth_m: For marigold and bts.
         limit_m: For monst3r: aligned depth is limited to it.
         align: For monst3r: ``'median'``, ``'scale'``, ``'lstsq'``, ``'lad'``, ``'lad2'``.
-        hard_crop: For vda-tae: predictions show the whole frame, and are cropped like the truth.
+        hard_crop: For vda and vda-tae: predictions show the whole frame, and are cropped like the truth; otherwise
+            they show what the crop leaves.
     """
 
     cap_m: float | None = None
@@ -155,7 +156,11 @@ def _frames(clip: Clip, limits: Limits) -> list[int]:
 
 def _vda(clip: Clip, limits: Limits) -> tuple[Scores, float]:
     options = dict(cap_m=limits.cap_m, crop=limits.crop, max_frames=limits.max_frames, missing=clip.missing)
-    return _counted(papers.video_depth_anything(clip.values, clip.truth_m, **options))
+    values, size = clip.values, clip.truth_m.shape[1:]
+    if limits.hard_crop:
+        a, b, c, d = find_crop(limits.crop, size)
+        values = resize_maps(values, size)[:, a:b, c:d]
+    return _counted(papers.video_depth_anything(values, clip.truth_m, **options))
 
 
 def _vda_tae(clip: Clip, limits: Limits) -> tuple[Scores, float]:
