@@ -73,7 +73,6 @@ train_dataloader = dict(
                 type='PointOdysseyDepthDataset',
                 data_root='data/point_odyssey',
                 split='train',
-                poses=False,
                 max_depth_m=200.0,
                 num_frames=12,
                 frame_stride=(1, 3),

@@ -91,12 +91,23 @@ def test_kitti_depth(tmp_path):
 def test_kitti_depth_from_laser_scans(tmp_path):
     layouts.write_kitti(tmp_path)
     exact = only(KITTIDepthDataset(str(tmp_path))).depth
-    sample = only(KITTIDepthDataset(str(tmp_path), split='all', truth='velodyne'))
+    sample = only(KITTIDepthDataset(str(tmp_path), truth='velodyne'))
     seen = sample.depth.valid[0]
     assert seen[::2, ::2].mean() > 0.95 and not seen[1::2].any(), 'one point a pixel, where the scan has one'
     both = seen & exact.valid[0]
     np.testing.assert_allclose(sample.depth.depth_m[0][both], exact.depth_m[0][both], atol=1 / 256)
     assert sample.depth.camera_to_world.shape == (3, 4, 4)
+
+
+def test_kitti_depth_without_calibration_and_in_one_folder(tmp_path):
+    layouts.write_kitti(tmp_path)
+    for path in (tmp_path / 'depth/val', tmp_path / 'raw/2011_09_26'):
+        path.rename(tmp_path / path.name)
+    assert only(KITTIDepthDataset(str(tmp_path))).depth.camera_to_world is not None
+    (tmp_path / '2011_09_26/calib_cam_to_cam.txt').unlink()
+    assert only(KITTIDepthDataset(str(tmp_path), 'val')).depth.intrinsics is None
+    with pytest.raises(FileNotFoundError, match='calib_cam_to_cam.txt: no such calibration'):
+        KITTIDepthDataset(str(tmp_path), truth='velodyne')
 
 
 def test_kitti_depth_mistakes(tmp_path):
@@ -163,6 +174,18 @@ def test_bonn_depth_pairs_by_time(tmp_path, lists):
     assert len(only(BonnDataset(str(root), frame_range=(1, 3))).video) == 2
     with pytest.raises(ValueError, match='none of 4 frames has depth within 0.001 s'):
         BonnDataset(str(root), max_difference_s=0.001)
+
+
+def test_tartanair_depth_from_above_and_from_within(tmp_path):
+    layouts.write_tartanair(tmp_path)
+    places = {'.': 'hospital/Easy/P003', 'hospital': 'Easy/P003', 'hospital/Easy/P003': 'P003'}
+    for place, name in places.items():
+        assert TartanAirDataset(str(tmp_path / place)).names == [name]
+    with pytest.raises(FileNotFoundError, match='no trajectory here'):
+        TartanAirDataset(str(tmp_path), difficulty='Hard')
+    (tmp_path / 'hospital/Easy/P003/pose_left.txt').write_text('0 0 0 0 0 0 1\n')
+    with pytest.raises(ValueError, match='pose_left.txt: 1 poses; there is a frame 2'):
+        TartanAirDataset(str(tmp_path))
 
 
 def test_virtual_kitti_depth_of_the_other_camera(tmp_path):

@@ -17,7 +17,8 @@ from torch.utils.data import Dataset, get_worker_info
 from ..registry import TRANSFORMS
 from ..structures import VideoSample
 from .depth_sequence import Crop, DepthSequence, NoDepthError
-from .transforms.geometry import depth_at, pick_frames
+from .transforms.depth import depth_at
+from .transforms.geometry import pick_frames
 from .video_files import video_item
 
 _TRIES = 20

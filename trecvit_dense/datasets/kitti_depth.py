@@ -35,11 +35,11 @@ class KITTIDepthDataset(DepthVideoDataset):
     """``<date>/<drive>/image_02/data/*.png``, and ``{train,val}/<drive>/proj_depth/groundtruth/image_02/*.png``.
 
     A video consists of the frames that have depth: the annotation leaves out the first and last five of a drive.
-    Intrinsics come from ``<date>/calib_cam_to_cam.txt``; poses from ``oxts`` where it is there.
+    Intrinsics come from ``<date>/calib_cam_to_cam.txt``, poses from ``oxts``, where these are there.
 
     Args:
         data_root: Holds the dates, or ``raw/`` with them.
-        split: ``'train'`` or ``'val'`` of the depth; with ``truth='velodyne'`` also ``'all'`` drives there are.
+        split: ``'train'`` or ``'val'`` of the annotated depth. None: ``'val'``, or with laser scans every drive.
         truth: ``'annotated'``, or ``'velodyne'``: single laser scans, which the tables before 2018 compare with.
         depth_root: Holds ``train`` and ``val``; None: ``data_root/depth``, or ``data_root``.
         cameras: 2 (left colour), 3 (right colour), or both.
@@ -54,7 +54,7 @@ class KITTIDepthDataset(DepthVideoDataset):
     def __init__(
         self,
         data_root: str,
-        split: str = 'val',
+        split: str | None = None,
         *,
         truth: str = 'annotated',
         depth_root: str | None = None,
@@ -67,12 +67,11 @@ class KITTIDepthDataset(DepthVideoDataset):
         root = Path(data_root).expanduser()
         raw = first_folder(root / 'raw', root, holds='*/*_sync/image_0*', what='drive of KITTI raw')
         annotated = None
-        if truth == 'annotated' or split != 'all':
+        if truth == 'annotated' or split is not None:
             places = [Path(depth_root).expanduser()] if depth_root else [root / 'depth', root]
-            annotated = split_folder(
-                first_folder(*places, holds='*/*_sync/proj_depth', what='annotated depth of KITTI'), split
-            )
-        drives = list_folders(annotated) if annotated else [path.name for path in sorted(raw.glob('*/*_sync'))]
+            above = first_folder(*places, holds='*/*_sync/proj_depth', what='annotated depth of KITTI')
+            annotated = split_folder(above, split or 'val')
+        drives = list_folders(annotated) if annotated else [path.name for path in sorted(raw.glob('20*/*_sync'))]
         found = []
         for drive in choose(drives, sequences, where=annotated or raw):
             for camera in [cameras] if isinstance(cameras, int) else cameras:
@@ -82,7 +81,8 @@ class KITTIDepthDataset(DepthVideoDataset):
 
 def _sequence(raw: Path, annotated: Path | None, drive: str, camera: int, truth: str) -> DepthSequence:
     folder = raw / drive[:10] / drive
-    calibration = read_calibration(folder.parent / 'calib_cam_to_cam.txt')
+    file = folder.parent / 'calib_cam_to_cam.txt'
+    calibration = read_calibration(file) if file.is_file() or truth == 'velodyne' else None
     frames = list_images(folder / f'image_{camera:02d}' / 'data')
     if truth == 'annotated':
         files = list_images(annotated / drive / 'proj_depth/groundtruth' / f'image_{camera:02d}', what='depth maps')
@@ -97,8 +97,8 @@ def _sequence(raw: Path, annotated: Path | None, drive: str, camera: int, truth:
         frames,
         files,
         read,
-        camera_matrix(calibration, camera)[:, :3],
-        _poses(folder, frames, calibration, camera),
+        None if calibration is None else camera_matrix(calibration, camera)[:, :3],
+        None if calibration is None else _poses(folder, frames, calibration, camera),
         meta=dict(fps=10.0),
     )
 

@@ -26,7 +26,7 @@ class PointOdysseyDepthDataset(DepthVideoDataset):
     Args:
         data_root: Holds the splits.
         split: ``'train'``, ``'val'``, ``'test'``; '' when ``data_root`` itself holds the sequences.
-        poses: Whether to read the cameras. ``anno.npz`` is large, and is read when the data set is made.
+        poses: Whether to read the cameras; of ``anno.npz`` nothing else is read.
         sequences: Only these, or a text file with one a line.
         options: See :class:`~trecvit_dense.datasets.depth_clips.DepthVideoDataset`. ``max_depth_m`` is 80.
 

@@ -98,6 +98,8 @@ def read_pose(path: Path) -> np.ndarray:
         FileNotFoundError: no such file.
         ValueError: not four lines of four numbers.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such pose; poses=False does without')
     pose = read_table(path, 4)
     if pose.shape != (4, 4):
         raise ValueError(f'{path}: {pose.shape[0]} lines; wanted a 4x4 camera to world matrix')

@@ -24,7 +24,7 @@ class TartanAirDataset(DepthVideoDataset):
     """``<place>/{Easy,Hard}/P000/{image_left/000000_left.png, depth_left/000000_left_depth.npy, pose_left.txt}``.
 
     Args:
-        data_root: Holds the places.
+        data_root: Holds the places, or is one place or one trajectory.
         difficulty: ``'Easy'``, ``'Hard'``, or None for both.
         sequences: Only these, as ``abandonedfactory/Easy/P000``, or a text file with one a line.
         options: See :class:`~trecvit_dense.datasets.depth_clips.DepthVideoDataset`. ``max_depth_m`` is 80; the sky has
@@ -54,6 +54,8 @@ class TartanAirDataset(DepthVideoDataset):
             for path in sorted(root.glob(pattern.format(level)))
             if (path / 'depth_left').is_dir()
         }
+        if (root / 'depth_left').is_dir():
+            folders = {root.resolve().name: root}
         if not folders:
             raise FileNotFoundError(f'{root}: no trajectory here; wanted {root}/<place>/Easy/P000/ with depth_left/')
         found = [_sequence(folders[name], name) for name in choose(sorted(folders), sequences, where=root)]

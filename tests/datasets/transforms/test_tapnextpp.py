@@ -97,3 +97,15 @@ def test_probability_and_determinism() -> None:
         TRANSFORMS.build(dict(type='RollAugmentation', p=2))
     with pytest.raises(ValueError, match="border is 'mirror'"):
         TRANSFORMS.build(dict(type='HomographyAugmentation', border='mirror'))
+
+
+@pytest.mark.parametrize('kind', ['RollAugmentation', 'HomographyAugmentation'])
+def test_depth_of_another_size_moves_with_the_frames(kind: str) -> None:
+    video = np.zeros((3, 32, 48, 3), np.uint8)
+    depth = DepthMap(
+        np.ones((3, 16, 24), np.float32), np.ones((3, 16, 24), bool), np.eye(3), np.tile(np.eye(4), (3, 1, 1))
+    )
+    transform = TRANSFORMS.build(dict(type=kind, p=1.0))
+    moved = transform(VideoSample(video=video, depth=depth), np.random.default_rng(0))
+    assert moved.depth.depth_m.shape == moved.depth.valid.shape == moved.video.shape[:3]
+    assert moved.depth.intrinsics is None and moved.depth.camera_to_world is None, 'a warped picture has no such camera'

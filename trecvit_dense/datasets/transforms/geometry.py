@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 
 from trecvit_dense.registry import TRANSFORMS
-from trecvit_dense.structures import DepthMap, PointTracks, VideoSample
+from trecvit_dense.structures import PointTracks, VideoSample
 
+from .depth import depth_at, map_depth
 from .tapnextpp import ask_again, give_again
 
 
@@ -231,24 +232,7 @@ def _map_frames(
     if sample.masks is not None:
         moved.masks = replace(sample.masks, labels=np.stack([labels(frame) for frame in sample.masks.labels]))
     if sample.depth is not None:
-        moved.depth = _map_depth(depth_at(sample.depth, sample.size), labels)
-    return moved
-
-
-def _map_depth(depth: DepthMap, move: Callable[[np.ndarray], np.ndarray]) -> DepthMap:
-    depth_m = np.stack([move(frame) for frame in depth.depth_m])
-    valid = np.stack([move(frame) for frame in depth.valid.astype(np.uint8)]).astype(bool)
-    return replace(depth, depth_m=depth_m, valid=valid)
-
-
-def depth_at(depth: DepthMap, size: tuple[int, int]) -> DepthMap:
-    """The same depth at ``(H, W)``, nearest pixel, with its intrinsics."""
-    rows, columns = depth.depth_m.shape[1:]
-    if (rows, columns) == tuple(size):
-        return depth
-    moved = _map_depth(depth, lambda frame: cv2.resize(frame, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
-    if depth.intrinsics is not None:
-        moved.intrinsics = np.diag([size[1] / columns, size[0] / rows, 1.0]) @ depth.intrinsics
+        moved.depth = map_depth(depth_at(sample.depth, sample.size), labels)
     return moved
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from trecvit_dense.registry import TRANSFORMS
 from trecvit_dense.structures import ObjectMasks, VideoSample
 
-from .geometry import RandomCrop, crop, depth_at, resize
+from .depth import depth_at
+from .geometry import RandomCrop, crop, resize
 from .tapnextpp import ask_again
 
 _TRIES = 10

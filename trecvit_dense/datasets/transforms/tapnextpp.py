@@ -16,6 +16,8 @@ import numpy as np
 from trecvit_dense.registry import TRANSFORMS
 from trecvit_dense.structures import DepthMap, ObjectMasks, PointTracks, VideoSample
 
+from .depth import depth_at
+
 Draws = dict[str, np.ndarray]
 _FREQUENCIES = {'low': (1, 4), 'high': (8, 16)}  # half turns per clip
 
@@ -71,8 +73,9 @@ class _CameraMotion:
             moved.masks = give_again(replace(sample.masks, labels=labels))
         if sample.depth is not None:
             # A warped picture has no pinhole camera any more: intrinsics and pose would be wrong, so they go.
-            depth = self.move(sample.depth.depth_m, plan, cv2.INTER_NEAREST)
-            valid = self.move(sample.depth.valid.astype(np.uint8), plan, cv2.INTER_NEAREST)
+            known = depth_at(sample.depth, sample.size)
+            depth = self.move(known.depth_m, plan, cv2.INTER_NEAREST)
+            valid = self.move(known.valid.astype(np.uint8), plan, cv2.INTER_NEAREST)
             moved.depth = DepthMap(depth, valid.astype(bool))
         if sample.points is not None:
             moved.points = self._move_points(sample.points, plan, sample.size, moved.size)
