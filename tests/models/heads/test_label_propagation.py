@@ -302,6 +302,13 @@ def test_levels_of_a_backbone(options: dict) -> None:
     assert found[:, -1, 1, 16 // stride, 28 // stride] > 0.5
 
 
+def test_one_level_of_every_stride_unless_told_otherwise() -> None:
+    """Four blocks of a plain transformer would cost four times as much, and low levels are local enough."""
+    assert LabelPropagationHead((24,) * 4, ((8, 8),) * 4).levels == (0,)
+    assert LabelPropagationHead((8, 16, 24, 24), ((2, 2), (4, 4), (8, 8), (8, 8))).levels == (1, 2)
+    assert LabelPropagationHead((24, 24), ((16, 16),) * 2).levels == (-1,)
+
+
 def test_a_level_that_is_not_there() -> None:
     with pytest.raises(IndexError, match=r'levels are \[0, 3\]; the backbone has 1'):
         build(levels=(0, 3))
