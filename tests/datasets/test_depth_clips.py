@@ -164,7 +164,7 @@ MISTAKES = {
     'crop': (lambda f: None, dict(crop=(1, 2)), ValueError, r'crop is \(1, 2\)'),
     'step': (lambda f: None, dict(frame_step=0), ValueError, 'frame_step is 0'),
     'stride': (lambda f: None, dict(num_frames=2, frame_stride=(3, 1)), ValueError, 'frame_stride is'),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize('name', MISTAKES)
