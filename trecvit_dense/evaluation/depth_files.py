@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..io.depth_file import read_dpt, read_png16
 from ..io.depth_writer import CODE_FILE, read_saved_depth
+from .depth_maps import SUFFIXES, is_video, read_maps, stack_maps
 from .depth_protocols import Clip
 
-SUFFIXES = ('.npz', '.npy', '.png', '.dpt')
-KEYS = ('depth', 'disparity', 'disp', 'values', 'depth_m', 'arr_0')  # of npz files, in this order
 _SHOWN = 3
 
 
@@ -86,7 +83,7 @@ def read_clip(
     """
     chosen = files.truth[:max_frames]
     maps = [read_maps(path, units) for path, units in zip(chosen, files.units, strict=False)]
-    truth = _stack(chosen, maps, files.name, 'truth')[:max_frames]
+    truth = stack_maps(chosen, maps, files.name, 'truth')[:max_frames]
     truth = np.where(np.isfinite(truth) & (truth > 0), truth, -1.0)
     values, missing = _read_predictions(files, prediction_units, max_frames)
     if len(values) < len(truth):
@@ -119,69 +116,13 @@ def _read_predictions(
         maps = list(read_saved_depth(found[0].parent))[:max_frames]
     else:
         maps = [read_maps(path, units, floats=True) for path in found]
-    values = _stack(found, maps, files.name, 'prediction')
+    values = stack_maps(found, maps, files.name, 'prediction')
     missing = tuple(t for t, path in enumerate(paths) if path is None)
     if missing:
         whole = np.ones((len(paths), *values.shape[1:]), values.dtype)
         whole[[t for t in range(len(paths)) if t not in missing]] = values
         values = whole
     return values[:max_frames], missing
-
-
-def read_maps(path: Path, units: float | None, *, floats: bool = False) -> np.ndarray:
-    """``(T, H, W)`` or ``(H, W)`` numbers of a file: 16-bit PNG over ``units``, ``.npy``, ``.npz`` or ``.dpt``.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not such a file, or whole numbers without ``units``.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f'{path}: no such file')
-    suffix = path.suffix.lower()
-    if suffix == '.png':
-        values: np.ndarray = read_png16(path)
-    elif suffix == '.dpt':
-        values = read_dpt(path)
-    else:
-        values = _load(path)
-    values = values[..., 0] if values.ndim == 4 and values.shape[-1] == 1 else values
-    values = values[:, 0] if values.ndim == 4 and values.shape[1] == 1 else values
-    if values.ndim not in (2, 3) or values.dtype.kind not in 'fui' or not values.size:
-        raise ValueError(f'{path}: {values.dtype} of shape {values.shape}; wanted numbers (H, W) or (T, H, W)')
-    if values.dtype.kind == 'f':
-        return values if values.dtype == np.float64 else values.astype(np.float32)
-    if units is None:
-        raise ValueError(f'{path}: whole numbers; say what they count with --prediction-units')
-    return values / units if not floats else (values / units).astype(np.float32)
-
-
-def _load(path: Path) -> np.ndarray:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            key = next((key for key in KEYS if key in loaded.files), None)
-            if key is None and len(loaded.files) == 1:
-                key = loaded.files[0]
-            if key is None:
-                raise ValueError(f'holds {", ".join(loaded.files)}; wanted one of {", ".join(KEYS)}')
-            return loaded[key]
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f'{path}: cannot be read ({" ".join(str(error).split())})') from None
-
-
-def _stack(paths: Sequence[Path], maps: list[np.ndarray], name: str, what: str) -> np.ndarray:
-    """``(T, H, W)`` of a file for each frame, or of one for all."""
-    if len(maps) == 1 and maps[0].ndim == 3:
-        return maps[0]
-    maps = [one[0] if one.ndim == 3 and len(one) == 1 else one for one in maps]
-    for path, one in zip(paths, maps, strict=True):
-        if one.ndim != 2 or one.shape != maps[0].shape:
-            raise ValueError(
-                f'clip {name}: {what} {path.name} is {one.shape}, {paths[0].name} {maps[0].shape}; wanted one size'
-            )
-    return np.stack(maps)
 
 
 def _check_finite(values: np.ndarray, files: ClipFiles) -> None:
@@ -195,13 +136,9 @@ def _check_finite(values: np.ndarray, files: ClipFiles) -> None:
 def _clip_names(root: Path) -> list[str]:
     """Clips below ``root``; none where it is a clip itself."""
     if _maps_of(root):
-        whole = [path for path in _maps_of(root) if path.suffix.lower() in ('.npz', '.npy') and _is_video(path)]
+        whole = [path for path in _maps_of(root) if path.suffix.lower() in ('.npz', '.npy') and is_video(path)]
         return sorted(path.stem for path in whole)
     return sorted(path.name for path in root.iterdir() if path.is_dir() and _maps_of(path))
-
-
-def _is_video(path: Path) -> bool:
-    return _load(path).ndim >= 3 and len(_load(path)) > 1
 
 
 def _maps_of(folder: Path) -> list[Path]:
