@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -203,3 +204,32 @@ def test_broken_videos_and_interrupts_leave_nothing(
     for save in ('npz', 'png'):
         assert demo('all', video, checkpoints['all'], out, '--save', save) == 130
         assert files(out) == []
+
+
+def test_a_camera_keeps_its_recording(
+    checkpoints: dict, out: Path, camera: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Ctrl-C comes before the second point cloud that was asked for."""
+    frames = [numbered_frame(index, SIZE) for index in range(4)]
+
+    class Capture:
+        def __init__(self, index: int) -> None:
+            self.left = list(frames)
+
+        def read(self) -> tuple[bool, np.ndarray]:
+            if not self.left:
+                raise KeyboardInterrupt
+            return True, self.left.pop(0)
+
+        def get(self, key: int) -> float:
+            return 20.0
+
+        def release(self) -> None:
+            pass
+
+    monkeypatch.setattr(cv2, 'VideoCapture', Capture)
+    more = ('--save', 'png', '--intrinsics', camera, '--ply', '1', '50')
+    assert demo('depth', 'camera:0', checkpoints['metric'], out, *more) == 0
+    assert files(out) == ['deep', 'deep.mp4', 'deep_00001.ply']
+    assert FrameSource.open(out).num_frames == 4 == sum(1 for _ in read_saved_depth(out.with_suffix('')))
+    assert '00050.ply' not in capsys.readouterr().out

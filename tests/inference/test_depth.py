@@ -145,6 +145,8 @@ def test_mistakes(model) -> None:
     ):
         with pytest.raises(ValueError, match='the model does not estimate depth; its heads are: points'):
             call()
+    with pytest.raises(ValueError, match='nothing runs: the model has depth'):
+        Session(tiny_model('depth'), device='cpu')
     predictor = Predictor(model, device='cpu')
     with pytest.raises(ValueError, match='nothing is asked for'):
         predictor.stream_all(CLIP, depth=False)

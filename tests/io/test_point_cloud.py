@@ -103,6 +103,7 @@ def test_mistakes_leave_nothing(tmp_path: Path) -> None:
         PlyWriter(tmp_path / 'a', [0, 9], CAMERA, kind='depth') as writer,
     ):
         writer.write(0, np.ones(SIZE), RGB)
+        writer.check_all_came()
     with pytest.raises(FileNotFoundError):
         write_ply(tmp_path / 'no' / 'a.ply', np.zeros((1, 3)), np.zeros((1, 3), np.uint8))
     with pytest.raises(ValueError, match=r'wanted \(N, 3\) both'):

@@ -123,6 +123,10 @@ class DepthLayer(Layer):
         if self._clouds is not None:
             self._clouds.write(result.frame, result.depth, result.image)
 
+    def check_all_came(self) -> None:
+        if self._clouds is not None:
+            self._clouds.check_all_came()
+
     @property
     def name(self) -> str:
         return 'depth in metres' if self._kind == 'depth' else 'relative disparity'
@@ -130,7 +134,7 @@ class DepthLayer(Layer):
     @property
     def files(self) -> list[str]:
         numbers = [] if self._numbers is None else [str(self._numbers.path)]
-        return numbers + ([] if self._clouds is None else [str(path) for path in self._clouds.paths.values()])
+        return numbers + ([] if self._clouds is None else self._clouds.written)
 
 
 def read_camera(args: argparse.Namespace, source: FrameSource, predictor: Predictor) -> np.ndarray | None:

@@ -37,6 +37,9 @@ class Layer:
     def save(self, result: FrameResult) -> None:
         """Give one frame to the writers."""
 
+    def check_all_came(self) -> None:
+        """Raises ValueError when the video has ended before something that was asked for."""
+
     @property
     def name(self) -> str:
         """What was found, for the last line: ``9 points``."""
@@ -120,6 +123,8 @@ def record(
                     layer.save(result)
                 video.write(picture)
                 sheet.add(result.frame, picture)
+            for layer in layers:
+                layer.check_all_came()
         sheet.write(out.with_suffix('.png'))
     names, files = [layer.name for layer in layers], [str(out), *(file for layer in layers for file in layer.files)]
     print(f'{" and ".join(names)} on {video.num_frames} frames: {", ".join(files)}')

@@ -59,7 +59,8 @@ class Session:
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: not a usable one, one without depth where that is asked for, or slots that cannot be.
+        ValueError: not a usable one, one without depth where that is asked for, none of its heads is asked for, or
+            slots that cannot be.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class Session:
         self.max_points, self.max_objects, self.intrinsics = max_points, max_objects, intrinsics
         wanted = dict(points=max_points, masks=max_objects, depth=depth)
         self._tasks = [task for task in self.model.heads if wanted.get(task, True)]
+        if not self._tasks:
+            raise ValueError(f'nothing runs: {self._name} has {", ".join(self.model.heads)}; ask for it (depth=True)')
         self._next_id = 0
         self.reset()
 

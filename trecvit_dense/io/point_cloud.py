@@ -120,7 +120,7 @@ def _ply(xyz: np.ndarray, rgb: np.ndarray, unit: str) -> bytes:
 
 
 class PlyWriter:
-    """Context manager for the clouds of some frames of a stream, ``<stem>_00012.ply``; all or none.
+    """Context manager for the clouds of some frames of a stream, ``<stem>_00012.ply``; none when an exception ends it.
 
     Args:
         stem: Path without number and suffix.
@@ -175,13 +175,21 @@ class PlyWriter:
             depth = depth_from_disparity(depth, *self._scale_shift)
         self._parts[frame].write_bytes(_ply(*cloud_of(depth, self._intrinsics, rgb), unit))
 
+    @property
+    def written(self) -> list[str]:
+        """Files of the frames that have come."""
+        return [str(path) for frame, path in self.paths.items() if frame < self._seen]
+
+    def check_all_came(self) -> None:
+        """Raises ValueError when a frame that was asked for has not been written."""
+        late = [frame for frame in self.paths if frame >= self._seen]
+        if late:
+            raise ValueError(f'a point cloud of frame {late[0]}; the video ended after {self._seen} frames')
+
     def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
         try:
-            if kind is None:
-                late = [frame for frame in self.paths if frame >= self._seen]
-                if late:
-                    raise ValueError(f'a point cloud of frame {late[0]}; the video ended after {self._seen} frames')
-                for frame, path in self.paths.items():
+            for frame, path in self.paths.items():
+                if kind is None and frame < self._seen:
                     self._parts[frame].replace(path)
         finally:
             for part in self._parts.values():
