@@ -116,7 +116,7 @@ def test_all_in_one_pass(
     np.testing.assert_array_equal(masks, predictor.masks(video, mask, boxes=[(30, 40, 45, 60)], frame=1).labels)
     depth, expected = np.stack(list(read_saved_depth(out.parent / 'deep_depth'))), predictor.depth(video).values
     np.testing.assert_allclose(depth, expected, atol=1e-4 * expected.max())
-    assert '2 objects and 9 points and relative disparity on 9 frames' in capsys.readouterr().out
+    assert '2 objects, 9 points, relative disparity on 9 frames' in capsys.readouterr().out
 
 
 def test_all_without_objects(video: str, checkpoints: dict, out: Path) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trecvit_dense.inference import FrameResult, Predictor
     from trecvit_dense.io import FrameSource
 
-SHEET_WIDTH = 480
+SHEET_WIDTH, SHEET_HEIGHT = 480, 270  # of a frame: at least one of them, where it is that large
 
 
 class Layer:
@@ -127,7 +127,7 @@ def record(
                 layer.check_all_came()
         sheet.write(out.with_suffix('.png'))
     names, files = [layer.name for layer in layers], [str(out), *(file for layer in layers for file in layer.files)]
-    print(f'{" and ".join(names)} on {video.num_frames} frames: {", ".join(files)}')
+    print(f'{", ".join(names)} on {video.num_frames} frames: {", ".join(files)}')
     return 0
 
 
@@ -177,6 +177,8 @@ class Sheet:
         if not self.count:
             return
         columns = math.ceil(math.sqrt(len(self.frames)))
-        picture = contact_sheet(self.frames, columns, width=min(SHEET_WIDTH, self.frames[0].shape[1]))
+        height, width = self.frames[0].shape[:2]
+        wanted = max(SHEET_WIDTH, round(width * SHEET_HEIGHT / height))
+        picture = contact_sheet(self.frames, columns, width=min(wanted, width))
         with atomic_path(path) as temporary:
             cv2.imwrite(str(temporary), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
