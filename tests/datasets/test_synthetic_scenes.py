@@ -121,8 +121,9 @@ def test_raster_is_the_same_as_single_rays() -> None:
         places = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
         one, which = view.cast(places)
         same = which == index.ravel()
-        assert same.mean() > 0.998
-        np.testing.assert_allclose(inverse.ravel()[same], one[same], rtol=2e-4, atol=1e-6)
+        close = np.abs(inverse.ravel() - one) <= 2e-4 * one + 1e-6
+        assert close.mean() > 0.998 and close[same].all()  # the others graze an edge
+        assert same.mean() > 0.99  # the others lie where two faces touch
 
 
 def test_points_of_moving_solids_stay_on_their_mask() -> None:

@@ -59,7 +59,7 @@ class SyntheticSceneDataset(ProceduralDataset):
         num_points: int = 64,
         seed: int = 0,
         split: str = 'train',
-        num_objects: tuple[int, int] = (4, 24),
+        num_objects: tuple[int, int] = (6, 32),
         motion: float = 1.0,
         camera: float = 1.0,
         photometric: float = 1.0,

@@ -9,7 +9,6 @@ from ..procedural.motion import heavy_tailed, path
 from .world import World, clearance
 
 CLEAR_M = 0.4  # no solid comes nearer to the camera
-_GRID = (9, 12)  # rays that judge a view
 
 
 def orientation(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> np.ndarray:
@@ -56,7 +55,7 @@ def random_trajectory(
     roll = float(np.clip(rng.normal(0, 2.5), -8, 8)) * np.pi / 180
     if strength > 0 and rng.random() > 0.05:
         share = rng.dirichlet([1.2, 1.2])
-        speed = heavy_tailed(rng, 0.011, 0.7, 0.05) * strength
+        speed = heavy_tailed(rng, 0.014, 0.65, 0.05) * strength
         turn = path(rng, clock, share[0] * speed * 1.3, 2, bound=rng.uniform(0.3, 1.2))
         angles[:, :2] = (turn - turn[0]) * (1, 0.5)
         wobble = path(rng, clock, heavy_tailed(rng, 0.002, 0.8, 0.02) * strength, 1, bound=0.12)

@@ -17,20 +17,21 @@ from .layout import Site, build_open, build_room
 from .materials import Materials, pool_of
 from .movers import add_movers
 from .raycast import View
-from .shading import Light, Shader, occlusion_map
+from .shading import Light, Shader, Shadow, occlusion_map
 from .tracks import scene_tracks
 from .world import Scene, World, clearance
 
 CLASSES = ('indoor', 'open')
 _LOOKS = 10  # views that are tried
 _JUDGES = (9, 12)  # rays that judge one
+_SEEN_BLUR = 0.7  # pixels; shorter motion blur is not worth drawing
 
 
 @dataclass(frozen=True)
 class SceneSpec(ClipSpec):
     """What a clip may contain; :class:`trecvit_dense.datasets.SyntheticSceneDataset` says what the fields mean."""
 
-    num_objects: tuple[int, int] = (4, 24)
+    num_objects: tuple[int, int] = (6, 32)
     indoor: float = 0.75
     movers: float = 0.4
     split: int = 0
@@ -66,53 +67,44 @@ def build_scene(rng: Generator, spec: SceneSpec) -> tuple[Scene, Light, np.ndarr
     indoor = rng.random() < spec.indoor
     site = build_room(kit, count - moving) if indoor else build_open(kit, count - moving)
     intrinsics = random_intrinsics(rng, spec.size)
-    poses = _camera(rng, kit, site, intrinsics, spec, indoor)
+    still = world.freeze(1, materials.textures, materials.tints)
+    poses = _camera(rng, world, still, site, intrinsics, spec)
     add_movers(kit, site, spec.clock, poses, moving, spec.motion)
-    light = _light(rng, kit, site, indoor)
+    light = _light(rng, kit, still, site, poses[0, :3, 3], indoor)
     scene = world.freeze(len(poses), materials.textures, materials.tints)
     return scene, light, intrinsics, poses, 0 if indoor else 1
 
 
-def _camera(rng: Generator, kit: Kit, site: Site, intrinsics: np.ndarray, spec: SceneSpec, indoor: bool) -> np.ndarray:
+def _camera(
+    rng: Generator, world: World, scene: Scene, site: Site, intrinsics: np.ndarray, spec: SceneSpec
+) -> np.ndarray:
     """``(T, 4, 4)``: the first of a few random views that shows something, and a hand-held walk from there."""
-    world = kit.world
-    scene = world.freeze(1, kit.materials.textures, kit.materials.tints)
     height, width = spec.size
     rows, columns = _JUDGES
     y, x = np.mgrid[0.5:rows, 0.5:columns]
     rays = np.stack([x.ravel() * width / columns, y.ravel() * height / rows], axis=1)
-    best: tuple[float, np.ndarray, float, float, float] | None = None
-    wanted = rng.integers(2, 8)
+    things = [body_frame for body_frame in world.solids if world.labels[body_frame[0]]]
+    wanted = rng.integers(3, 12)
+    best = (-np.inf, np.array([0, 0, min(site.ceiling - 0.4, 2.6)]), 0.0, -0.4, 2.0)  # the middle, above everything
     for _ in range(_LOOKS):
-        place = np.array(
-            [*rng.uniform(site.low + 0.3, np.maximum(site.high - 0.3, site.low + 0.31)), rng.uniform(0.5, 1.0)]
-        )
-        if rng.random() < 0.85:
-            place[2] = rng.uniform(1.1, min(1.9, site.ceiling - 0.3))
-        if not indoor:
-            place[:2] *= 0.5
-        if clearance(world.solids, world.poses, place[None])[0] <= CLEAR_M + 0.05:
-            continue
-        yaw = rng.uniform(0, 2 * np.pi)
-        if indoor:
-            pitch = np.radians(np.clip(rng.normal(-13, 11), -40, 10))
+        if things and rng.random() < 0.6:
+            place, yaw, pitch = _look_at(rng, world, things[rng.integers(len(things))], site)
         else:
-            pitch = np.radians(np.clip(rng.normal(-6, 7), -30, 10))
+            place, yaw, pitch = _look_around(rng, site)
+        free = (np.abs(place[:2]) < site.high - 0.28).all() and 0.3 < place[2] < site.ceiling - 0.2
+        if not free or clearance(world.solids, world.poses, place[None])[0] <= CLEAR_M + 0.05:
+            continue
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = orientation(np.array([yaw]), np.array([pitch]), np.zeros(1))[0], place
         inverse, index = View(scene, 0, intrinsics, pose).cast(rays)
         hit = inverse > 0
         median = 1 / np.median(inverse[hit]) if hit.any() else 100.0
         variety = len(np.unique(scene.body[index[hit]])) + 0.5 * len(np.unique(index[hit]))
-        score = (
-            -abs(min(variety - wanted, 0)) - 10 * (hit.mean() < 0.35) - 5 * (median < 0.6) - 3 * (inverse.max() > 2.2)
-        )
-        if best is None or score > best[0]:
+        score = min(variety - wanted, 0) - 10 * (hit.mean() < 0.35) - 5 * (median < 0.6) - 3 * (inverse.max() > 2.5)
+        if score > best[0]:
             best = score, place, yaw, pitch, float(median)
         if score == 0:
             break
-    if best is None:  # nowhere is free: stand in the middle, above everything
-        best = 0.0, np.array([0, 0, min(site.ceiling - 0.4, 2.6)]), 0.0, -0.4, 2.0
     _, place, yaw, pitch, median = best
     reach = float(np.clip(0.5 * median, 0.4, 4.0))
     poses = random_trajectory(
@@ -122,7 +114,31 @@ def _camera(rng: Generator, kit: Kit, site: Site, intrinsics: np.ndarray, spec: 
     return keep_clear(world, poses, low, high)
 
 
-def _light(rng: Generator, kit: Kit, site: Site, indoor: bool) -> Light:
+def _look_around(rng: Generator, site: Site) -> tuple[np.ndarray, float, float]:
+    """Place, yaw and pitch of a camera that somebody holds, anywhere."""
+    indoor = site.ceiling < 10
+    height = rng.uniform(1.1, min(1.9, site.ceiling - 0.3)) if rng.random() < 0.85 else rng.uniform(0.5, 1.0)
+    place = np.array([*(rng.uniform(site.low, site.high) * (1.0 if indoor else 0.5)), height])
+    pitch = np.clip(rng.normal(-13, 11), -40, 10) if indoor else np.clip(rng.normal(-6, 7), -30, 10)
+    return place, float(rng.uniform(0, 2 * np.pi)), float(np.radians(pitch))
+
+
+def _look_at(
+    rng: Generator, world: World, thing: tuple[int, np.ndarray, np.ndarray], site: Site
+) -> tuple[np.ndarray, float, float]:
+    """The same, of a camera pointed at a thing."""
+    body, frame, half = thing
+    target = (world.poses[body] @ frame)[:3, 3]
+    away = float(np.exp(rng.uniform(*np.log((0.6, 3.0) if site.ceiling < 10 else (2.0, 12.0))))) + 0.5 * half.max()
+    turn = rng.uniform(0, 2 * np.pi)
+    place = np.array([*(target[:2] + away * np.array([np.cos(turn), np.sin(turn)])), rng.uniform(1.0, 1.8)])
+    toward = target - place
+    yaw = np.arctan2(toward[1], toward[0]) + rng.normal(0, 0.25)
+    pitch = np.arctan2(toward[2], np.hypot(*toward[:2])) + rng.normal(0, 0.12)
+    return place, float(yaw), float(np.clip(pitch, -0.75, 0.17))
+
+
+def _light(rng: Generator, kit: Kit, scene: Scene, site: Site, viewer: np.ndarray, indoor: bool) -> Light:
     maps, corner, cell = occlusion_map(kit.world, site.low, site.high, site.ceiling)
     cloud = 0 if indoor else kit.materials.pool.want('plain', int(rng.integers(8)))
     if indoor:
@@ -131,17 +147,20 @@ def _light(rng: Generator, kit: Kit, site: Site, indoor: bool) -> Light:
         places = np.concatenate([spots, rng.uniform(0.75, 0.97, (count, 1)) * site.ceiling], axis=1)
         if rng.random() < 0.4:  # daylight from one side
             places[0] = [*(rng.choice([-1, 1], 2) * site.high * (1, rng.uniform(-1, 1))), rng.uniform(1, 2)]
-        return Light(
-            places, rng.dirichlet(np.ones(count)) * rng.uniform(0.5, 1.5), rng.uniform(2, 5), rng.uniform(0.25, 0.8),
-            maps, corner, cell, rng.uniform(0.1, 0.35),
-        )  # fmt: skip
-    turn, up = rng.uniform(0, 2 * np.pi), rng.uniform(0.25, 1.3)
-    sun = 1e4 * np.array([[np.cos(turn) * np.cos(up), np.sin(turn) * np.cos(up), np.sin(up)]])
-    return Light(
-        sun, np.array([rng.uniform(0, 1.2)]), np.inf, rng.uniform(0.3, 0.8), maps, corner, cell, rng.uniform(0.2, 0.6),
-        haze_m=float(np.exp(rng.uniform(np.log(60), np.log(2000)))),
-        sky=np.clip(rng.uniform(140, 250) * np.array([1.0, 1.03, 1.08]) + rng.normal(0, 8, 3), 0, 255), cloud=cloud,
-    )  # fmt: skip
+        powers = np.sort(rng.dirichlet(np.ones(count)))[::-1] * rng.uniform(0.5, 1.5)
+        reach, ambient = rng.uniform(2, 5), rng.uniform(0.25, 0.8)
+        target, angle, haze, sky = np.array([0.0, 0, 0.3]), 1.2, None, None
+    else:
+        turn, up = rng.uniform(0, 2 * np.pi), rng.uniform(0.25, 1.3)
+        sun = np.array([np.cos(turn) * np.cos(up), np.sin(turn) * np.cos(up), np.sin(up)])
+        places, powers = viewer + 200 * sun[None], np.array([rng.uniform(0, 1.2)])
+        reach, ambient = np.inf, rng.uniform(0.3, 0.8)
+        target, angle, haze = viewer, 0.075, float(np.exp(rng.uniform(np.log(60), np.log(2000))))
+        sky = np.clip(rng.uniform(140, 250) * np.array([1.0, 1.03, 1.08]) + rng.normal(0, 8, 3), 0, 255)
+    shadow = None
+    if rng.random() < 0.75:
+        shadow = Shadow(scene, places[0], target, angle, float(np.exp(rng.uniform(0, np.log(5)))))
+    return Light(places, powers, reach, ambient, maps, corner, cell, rng.uniform(0.1, 0.35), shadow, haze, sky, cloud)
 
 
 def _draw(
@@ -176,6 +195,7 @@ def _draw(
         canvas[row, column] = shader(view, x[column], y[row], inverse[row, column], index[row, column])
         soft = cv2.GaussianBlur(canvas, (3, 3), 0.85)[centres]
         image = np.where(edge[centres][..., None], soft, canvas[centres])
+        image = _smear(image, _drift(views, t, inverse) * photometric.shutter)
         video[t] = photometric(image, t)
         centre = inverse[centres]
         labels[t] = instances[index[centres]]
@@ -196,3 +216,28 @@ def _padded(row: np.ndarray, column: np.ndarray, width: int = 256) -> tuple[np.n
     """Samples as a picture of that width, the first one repeated at the end: ``cv2.remap`` wants short columns."""
     lack = -len(row) % width
     return tuple(np.append(a, np.full(lack, a[0])).reshape(-1, width) for a in (row, column))
+
+
+def _drift(views: list[View], t: int, inverse: np.ndarray) -> np.ndarray:
+    """``(2,)`` pixels per frame by which a typical thing in the middle of the picture moves."""
+    other = t + 1 if t + 1 < len(views) else max(t - 1, 0)
+    here, there = views[t], views[other]
+    centre, typical = here.intrinsics[:2, 2], float(np.median(inverse[::8, ::8]))
+    world = here.origin + here.ray @ [*centre, 1.0] / max(typical, 0.01)
+    x, y, depth = there.intrinsics @ ((world - there.origin) @ there.camera_to_world[:3, :3])
+    return (np.array([x, y]) / depth - centre) * (1 if other > t else -1) if depth > 0.05 else np.zeros(2)
+
+
+def _smear(image: np.ndarray, blur_px: np.ndarray) -> np.ndarray:
+    """Motion blur: the average along ``blur_px`` ``(2,)``."""
+    longest = 0.1 * max(image.shape[:2])
+    length = float(np.abs(blur_px).max())
+    if length < _SEEN_BLUR:
+        return image
+    half_x, half_y = (blur_px * (min(length, longest) / length) * 8).tolist()  # sixteenths of a pixel
+    reach = int(np.ceil(min(length, longest) / 2)) + 1
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.uint8)
+    middle = 16 * reach
+    ends = [(round(middle + sign * half_x), round(middle + sign * half_y)) for sign in (-1, 1)]
+    cv2.line(kernel, *ends, 255, 1, cv2.LINE_AA, 4)
+    return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)

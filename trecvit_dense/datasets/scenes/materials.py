@@ -263,11 +263,11 @@ def colour(rng: Generator, family: str) -> np.ndarray:
     if family in ('wood', 'planks') and rng.random() < 0.8:
         light = np.exp(rng.uniform(np.log(0.12), np.log(0.8)))
         return light * np.array([1.0, rng.uniform(0.62, 0.85), rng.uniform(0.35, 0.68)])
-    if rng.random() < 0.55:  # white, grey and beige rule
+    if rng.random() < 0.62:  # white, grey and beige rule
         light = rng.choice([rng.uniform(0.55, 0.92), rng.uniform(0.04, 0.9)])
         return np.clip(light * (1 + rng.normal(0, 0.03, 3)) * [1.02, 1.0, 0.96], 0.02, 0.95)
     hue = rng.uniform(0, 2 * np.pi) + np.array([0, 2.1, 4.2])
-    light, strength = rng.uniform(0.1, 0.75), rng.beta(1.5, 2.5)
+    light, strength = rng.uniform(0.1, 0.75), rng.beta(1.3, 4)
     return np.clip(light * (1 + strength * np.cos(hue)), 0.02, 0.95)
 
 

@@ -8,9 +8,51 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
+from .camera import orientation
 from .materials import SIDE, Pool, look_up
 from .raycast import View
 from .world import ROUND, Scene, World
+
+_SHADOW_SIDE = 224
+_BIAS = 0.03  # of the inverse depth: a surface does not shade itself
+
+
+class Shadow:
+    """Soft shadows of one light: mean and variance of what it sees (variance shadow maps, Donnelly, Lauritzen 2006).
+
+    Args:
+        scene: What throws shadows.
+        place: ``(3,)`` of the light.
+        target: ``(3,)`` it looks at; what lies outside of its view is lit.
+        half_angle: Of its view, radians.
+        softness: Width of the half shadow in cells of its map.
+    """
+
+    def __init__(self, scene: Scene, place: np.ndarray, target: np.ndarray, half_angle: float, softness: float) -> None:
+        away = target - place
+        yaw, pitch = np.arctan2(away[1], away[0]), np.arctan2(away[2], np.hypot(away[0], away[1]))
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = orientation(np.array([yaw]), np.array([pitch]), np.zeros(1))[0], place
+        centre, focal = _SHADOW_SIDE / 2, _SHADOW_SIDE / 2 / np.tan(half_angle)
+        intrinsics = np.array([[focal, 0, centre], [0, focal, centre], [0, 0, 1]])
+        cells = np.arange(_SHADOW_SIDE) + 0.5
+        inverse, _ = View(scene, 0, intrinsics, pose).raster(cells, cells)
+        self.moments = cv2.GaussianBlur(cv2.merge([inverse, inverse * inverse]), (0, 0), softness)
+        turn = intrinsics @ pose[:3, :3].T
+        self.rows = np.concatenate([turn, -(turn @ place)[:, None]], axis=1).astype(np.float32)
+
+    def __call__(self, place: np.ndarray) -> np.ndarray:
+        """``(h, w)`` share of the light that arrives at world points ``(3, h, w)``."""
+        x, y, depth = (_dot(row[:3], place) + row[3] for row in self.rows)
+        inverse = 1 / np.maximum(depth, np.float32(1e-3))
+        moments = cv2.remap(
+            self.moments, x * inverse - np.float32(0.5), y * inverse - np.float32(0.5), cv2.INTER_LINEAR
+        )
+        mean = moments[..., 0]
+        spread = np.maximum(moments[..., 1] - mean * mean, np.square(np.float32(0.02) * inverse))
+        nearer = np.maximum(mean - inverse * np.float32(1 + _BIAS), 0)
+        lit = spread / (spread + nearer * nearer)
+        return np.clip(lit * np.float32(1.25) - np.float32(0.25), 0, 1)
 
 
 @dataclass
@@ -25,6 +67,7 @@ class Light:
         maps: ``(R, R, 2)`` float32 of :func:`occlusion_map`.
         corner, cell_m: World x and y of the map's first cell, and its size.
         contact_m: Height up to which things standing on the ground darken what is near.
+        shadow: Of the first light, or None.
         haze_m: Distance over which haze hides 63 %, or None.
         sky: ``(3,)`` RGB, 0..255, of sky and haze; None indoors.
         cloud: Texture of the clouds.
@@ -39,6 +82,7 @@ class Light:
     corner: np.ndarray
     cell_m: float
     contact_m: float = 0.25
+    shadow: Shadow | None = None
     haze_m: float | None = None
     sky: np.ndarray | None = None
     cloud: int = 0
@@ -180,6 +224,7 @@ class Shader:
         """``(h, w)`` light that a surface sends to the camera."""
         light = self.light
         total = np.float32(light.ambient) * (np.float32(0.75) + np.float32(0.25) * normal[2])
+        lit = None if light.shadow is None else light.shadow(place)
         for where, power in zip(light.places.astype(np.float32), light.powers.tolist(), strict=True):
             to = where[:, None, None] - place
             square = _dot(to, to)
@@ -189,6 +234,8 @@ class Shader:
             if np.isfinite(light.reach_m):
                 reach = np.float32(light.reach_m**2)
                 strength = strength * (2 * reach) / (square + reach)
+            if lit is not None:
+                strength, lit = strength * lit, None  # the first light alone throws shadows
             total += np.maximum(cosine, 0) * strength
             if self.glossy:
                 mirror = 2 * facing * cosine + _dot(to, toward) / (away * length)
