@@ -163,8 +163,8 @@ class Aligned:
     def _values(self, t: int) -> np.ndarray:
         """``(h, w)`` of the prediction, in the space in which it is aligned."""
         a, b, c, d = self.truth.crop
-        values = resize_maps(self.prediction.values[t : t + 1], self.truth.size)[0, a:b, c:d]
-        values = values.astype(np.float32, copy=False)
+        values = self.prediction.values[t : t + 1].astype(np.float32, copy=False)
+        values = resize_maps(values, self.truth.size)[0, a:b, c:d]
         return values if self.space == self.prediction.kind else 1 / np.maximum(values, np.float32(self.least))
 
     def _goal(self, t: int) -> np.ndarray:

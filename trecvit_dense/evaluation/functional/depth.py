@@ -76,7 +76,9 @@ def summarise(
     Raises:
         ValueError: unknown variant.
     """
-    _check('silog', silog, SILOG), _check('pooling', pooling, POOLING), _check('log10', log10 or pooling, POOLING)
+    _check('silog', silog, SILOG)
+    _check('pooling', pooling, POOLING)
+    _check('log10', log10 or pooling, POOLING)
     frames = [frame for frame in frames if frame['count']]
     if not frames:
         return dict.fromkeys(NAMES, np.nan)

@@ -82,6 +82,12 @@ def least_squares(pairs: Pairs, *, positive: bool = False) -> tuple[float, float
     return scale, mean_y - scale * mean_x
 
 
+def least_squares_as_typed(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """The same of one pair of vectors in the type of the arguments: programs in float32 differ in the last digits."""
+    scale, shift = np.linalg.lstsq(np.stack([x, np.ones_like(x)], axis=1), y, rcond=None)[0]
+    return float(scale), float(shift)
+
+
 def least_squares_scale(pairs: Pairs) -> float:
     """The scale alone with the least squares; NaN where x is zero everywhere."""
     sxx = sxy = 0.0

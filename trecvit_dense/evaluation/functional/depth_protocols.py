@@ -170,7 +170,7 @@ def align_marigold(
             count = int(prediction.shape[1] * share)
             columns = np.minimum((np.arange(count) * np.float32(1 / share)).astype(int), prediction.shape[1] - 1)
     chosen = valid[:, columns]
-    fit = fits.least_squares([(prediction[:, columns][chosen], truth[:, columns][chosen])])
+    fit = fits.least_squares_as_typed(prediction[:, columns][chosen], truth[:, columns][chosen])
     return fit[0] * prediction + fit[1], fit
 
 
@@ -262,7 +262,7 @@ def _fit_monst3r(x: np.ndarray, y: np.ndarray, align: str, rate: float, iteratio
     if align == 'scale':
         return fits.weiszfeld_scale(x, y), 0.0
     if align == 'lstsq':
-        return fits.least_squares([(x, y)])
+        return fits.least_squares_as_typed(x, y)
     if align == 'lad':
         return fits.least_absolute(x, y)
     return fits.least_absolute_adam(x, y, rate=rate, iterations=iterations)

@@ -70,7 +70,7 @@ def alignment_errors(depth_m: np.ndarray, other_m: np.ndarray, cameras: Cameras,
     """
     if not cameras.known(t, other):
         return []
-    errors = []
+    errors: list[float] = []
     for (a, depth), (b, goal) in (((t, depth_m), (other, other_m)), ((other, other_m), (t, depth_m))):
         carried = _carry(*_project(depth, cameras.at(a), cameras.at(b), cameras.motion(a, b)))
         reached = np.isfinite(carried)
@@ -104,9 +104,8 @@ def flicker(depth_m: np.ndarray, truth_m: np.ndarray, valid: np.ndarray, cameras
     """
     changes: list[float] = []
     for t in range(len(depth_m) - 1):
-        ratios = [np.log(depth_m[i]) - log_truth(truth_m[i], valid[i]) for i in (t, t + 1)]
-        here, there = static_places(truth_m, valid, cameras, t)
-        changes += change(*ratios, here, there)
+        before, after = (np.log(depth_m[i]) - log_truth(truth_m[i], valid[i]) for i in (t, t + 1))
+        changes += change(before, after, *static_places(truth_m, valid, cameras, t))
     return mean_of(changes)
 
 
@@ -154,8 +153,8 @@ def opw(depth_m: np.ndarray, video: np.ndarray, flow_to_previous: np.ndarray, *,
     """
     total = 0.0
     for t in range(1, len(depth_m)):
-        images = [frame.astype(np.float32) / (1 if official else 255) for frame in video[t - 1 : t + 1]]
-        weight = colour_weight(*images, flow_to_previous[t - 1])
+        before, after = (frame.astype(np.float32) / (1 if official else 255) for frame in video[t - 1 : t + 1])
+        weight = colour_weight(before, after, flow_to_previous[t - 1])
         total += warping_error(depth_m[t - 1], depth_m[t], weight, flow_to_previous[t - 1])
     pairs = len(depth_m) - 1
     return total / (len(depth_m) if official else pairs) if pairs > 0 else float('nan')
