@@ -99,6 +99,17 @@ def test_motion_memory_sees_what_moved():
     assert logits[:, 0].abs().max() == 0  # nothing came before
 
 
+def test_motion_memory_against_a_window_for_each_cell():
+    torch.manual_seed(0)
+    memory = MotionMemory(6, channels=5, radius=2)
+    now, before, shares = torch.randn(2, 5, 7, 9), torch.randn(2, 5, 7, 9), torch.rand(2, 25, 7, 9)
+    unit = [torch.nn.functional.normalize(part, dim=1) for part in (now, before)]
+    windows = torch.nn.functional.unfold(unit[1], 5, padding=2).view(2, 5, 25, 7, 9)
+    torch.testing.assert_close(memory._compare(now, before), (unit[0][:, :, None] * windows).sum(1))
+    windows = torch.nn.functional.unfold(before, 5, padding=2).view(2, 5, 25, 7, 9)
+    torch.testing.assert_close(memory._read(before, shares), (windows * shares[:, None]).sum(2))
+
+
 def test_truth_of_motion_follows_the_camera():
     """The camera moves by 0.1 m to the right: the scene lay ``0.1 f / z`` to the right one frame before."""
     sample = make_sample()
