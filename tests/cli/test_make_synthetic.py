@@ -9,7 +9,12 @@ import pytest
 from PIL import Image
 
 from trecvit_dense.cli.make_synthetic import main
-from trecvit_dense.datasets import SyntheticVideoDataset, TapVidDataset
+from trecvit_dense.datasets import (
+    RGBDDepthDataset,
+    SyntheticSceneDataset,
+    SyntheticVideoDataset,
+    TapVidDataset,
+)
 
 ARGS = ['--clips', '2', '--size', '40', '64', '--frames', '5', '--points', '12', '--seed', '3']
 
@@ -70,3 +75,24 @@ def test_refuses_what_exists_and_leaves_nothing_behind(folder: Path, tmp_path: P
     with pytest.raises(ValueError, match='num_frames'):
         main([str(tmp_path / 'new'), '--frames', '0'])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_scenes_are_written_in_every_layout(tmp_path: Path) -> None:
+    assert main([str(tmp_path / 'out'), *ARGS, '--scenes', '--motion', '0.5']) == 0
+    sample = SyntheticSceneDataset(
+        2, (40, 64), num_frames=5, num_points=12, seed=3, split='val', query_mode='first', motion=0.5
+    ).sample(0)
+    read = TapVidDataset(str(tmp_path / 'out/tapvid/tapvid_synthetic.pkl'), resolution=None)[0]['data_samples']
+    np.testing.assert_array_equal(read.video, sample.video)
+    np.testing.assert_allclose(read.points.xy_px, sample.points.xy_px, atol=1e-3)
+    mask = np.array(Image.open(tmp_path / 'out/davis/Annotations/480p' / sample.name / '00003.png'))
+    np.testing.assert_array_equal(mask, sample.masks.labels[3])
+    folder = tmp_path / 'out/depth' / sample.name
+    depth, known = np.array(Image.open(folder / 'depth/00001.png')), sample.depth.valid[1]
+    np.testing.assert_array_equal(depth > 0, known & (sample.depth.depth_m[1] < 65.5))
+    np.testing.assert_allclose(depth[depth > 0] / 1000, sample.depth.depth_m[1][depth > 0], atol=6e-4)
+    read = RGBDDepthDataset(str(tmp_path / 'out/depth'))[0]['data_samples']
+    np.testing.assert_array_equal(read.video, sample.video)
+    np.testing.assert_allclose(read.depth.camera_to_world, sample.depth.camera_to_world, atol=1e-6)
+    with pytest.raises(ValueError, match='nonrigid'):
+        main([str(tmp_path / 'other'), *ARGS, '--scenes', '--nonrigid', '0.5'])
