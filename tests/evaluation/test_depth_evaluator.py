@@ -14,6 +14,7 @@ from trecvit_dense.cli import eval_depth
 from trecvit_dense.evaluation import DepthMetric, depth_protocols
 from trecvit_dense.evaluation.functional import depth_protocols as papers
 from trecvit_dense.evaluation.functional import depth_time
+from trecvit_dense.io import DepthNpzWriter, DepthPngWriter
 from trecvit_dense.structures import DepthMap
 
 
@@ -270,3 +271,28 @@ def test_depth_whole_numbers_need_their_unit(folders, evaluate, clips):
     assert code == 2 and 'say what they count with --prediction-units' in err
     code, metrics, _ = evaluate(*folders, '--kind', 'disparity', '--prediction-units', 5000)
     assert metrics == pytest.approx(by_metric(clips), rel=1e-2, abs=1e-4)
+
+
+def test_depth_of_the_demo_pairs_by_number(tmp_path, folders, evaluate, clips):
+    """It counts frames from 0, whatever those of the video are called; the files say what they hold."""
+    truth = folders[0] / 'lab'
+    for place in sorted(truth.iterdir(), reverse=True):
+        place.rename(place.with_name(f'{int(place.stem) + 3:05d}.png'))
+    values, key = clips['lab'][1], f'depth/{CLIP}/AbsRel'
+    wanted = by_metric({'lab': clips['lab']})[key]
+    (tmp_path / 'whole').mkdir()
+    about = dict(fps=25, size=values.shape[1:])
+    for writer in (
+        DepthNpzWriter(tmp_path / 'whole' / 'lab.npz', 'disparity', dtype='float32', **about),
+        DepthPngWriter(tmp_path / 'frames', 'disparity', **about),
+    ):
+        with writer:
+            for frame in values:
+                writer.write(frame)
+    for saved in ('whole', 'frames'):
+        code, metrics, err = evaluate(truth, tmp_path / saved)
+        assert code == 0, err
+        assert metrics[key] == pytest.approx(wanted, rel=1e-3)
+    (truth / '00003.png').unlink()
+    code, _, err = evaluate(truth, tmp_path / 'frames', '--allow-missing')
+    assert code == 2 and f'{len(values)} frames of prediction' in err and f'{len(values) - 1} of truth' in err

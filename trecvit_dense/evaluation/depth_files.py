@@ -181,6 +181,10 @@ def _predictions(name: str, truth: list[Path], prediction: Path, allow_missing: 
         raise FileNotFoundError(f'{prediction}: no depth in it; wanted the predictions of clip {name}')
     if len(files) == 1 and len(truth) != 1 or len(truth) == 1:
         return list(files)
+    if (files[0].parent / CODE_FILE).is_file():  # numbered from 0, whatever the frames of the video are called
+        if len(files) != len(truth):
+            raise ValueError(f'clip {name}: {len(files)} frames of prediction in {prediction}, {len(truth)} of truth')
+        return list(files)
     by_stem = {path.stem: path for path in files}
     missing = [path.stem for path in truth if path.stem not in by_stem]
     if not missing:
