@@ -119,7 +119,7 @@ class DPTDepthHead(Head):
             nn.ReLU(),
             nn.Conv2d(widths[0], 2 if confidence else 1, 1),
         )
-        nn.init.normal_(self.out[-1].weight, std=1e-2)
+        nn.init.normal_(self.out[-1].weight, std=0.1)
         nn.init.zeros_(self.out[-1].bias)
 
     def _build_motion(self, motion: dict[str, int], widths: list[int]) -> None:

@@ -95,7 +95,7 @@ class MotionMemory(nn.Module):
         offsets = self.offsets.to(shares)
         flow = torch.einsum('btshw,sk->btkhw', shares, offsets)
         square = torch.einsum('btshw,s->bthw', shares, offsets.square().sum(1))
-        spread = (square - flow.square().sum(2)).clamp(min=0).sqrt()
+        spread = (square - flow.square().sum(2)).clamp(min=1e-6).sqrt()  # no infinite slope at 0
         best, still = similar.amax(2), similar[:, :, len(offsets) // 2]
         extras = torch.stack([best, still, spread / self.radius], 2)
         return torch.cat([flow / self.radius, (2 * flow).tanh(), extras], 2)
