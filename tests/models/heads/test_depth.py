@@ -64,8 +64,8 @@ def test_every_backbone_and_no_idle_parameter(strides, options):
     assert output.log_values.shape == (2, 3, SIZE[0] // 4, SIZE[1] // 4)
     losses = head.loss(output, [make_sample(), make_sample()], (1.0, 1.0))
     sum(losses.values()).backward()
-    idle = [name for name, value in head.named_parameters() if value.grad is None or not value.grad.abs().any()]
-    assert not idle
+    idle = {name for name, value in head.named_parameters() if value.grad is None or not value.grad.abs().any()}
+    assert idle <= {'out.2.bias'}  # the scale of relative depth: nothing can depend on it
     assert all(torch.isfinite(value) for value in losses.values())
     assert {key.split('.')[0] for key in state} == ({'motion', 'context'} if options else set())
 
