@@ -27,13 +27,15 @@ class MotionMemory(nn.Module):
         radius: Cells; motion beyond is not seen.
     """
 
+    offsets: Tensor  # (S, 2) x, y of each shift
+
     def __init__(self, width: int, *, channels: int = 32, radius: int = 4) -> None:
         super().__init__()
         self.channels, self.radius = channels, radius
         self.embed = nn.Conv2d(width, channels, 3, padding=1)
         self.temperature = nn.Parameter(torch.tensor(2.5))
         side = torch.arange(-radius, radius + 1, dtype=torch.float32)
-        offsets = torch.stack(torch.meshgrid(side, side, indexing='ij')[::-1], -1).view(-1, 2)  # x, y of each shift
+        offsets = torch.stack(torch.meshgrid(side, side, indexing='ij')[::-1], -1).view(-1, 2)
         self.register_buffer('offsets', offsets, persistent=False)
         # similarity of the best shift, of none, and its spread; motion at two ranges
         self.describe = nn.Conv2d(width + channels + 7, width, 3, padding=1)
