@@ -168,54 +168,61 @@ def _draw(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``(T, H, W, 3)`` uint8 video, ``(T, H, W)`` uint8 instance map, ``(T, H, W)`` float32 metres, 0 in the sky.
 
-    Rays are half a pixel apart: every second one goes through the centre of a pixel and gives its depth and instance.
-    Where patches meet, colour is a binomial filter over all of them, so that edges are soft; elsewhere the one of the
-    centre.
+    One ray goes through the centre of every pixel and gives its depth and instance, one through every corner. Where a
+    pixel's centre and corners meet different patches, its colour is half the centre's and half the corners', so that
+    edges are soft; elsewhere it is the centre's.
     """
     height, width = spec.size
     shape = (len(views), height, width)
     video, labels, depth = np.empty((*shape, 3), np.uint8), np.empty(shape, np.uint8), np.empty(shape, np.float32)
-    x, y = np.arange(2 * width + 1) * 0.5, np.arange(2 * height + 1) * 0.5
-    centres = (slice(1, None, 2), slice(1, None, 2))
+    x, y = (np.arange(side + 1) + np.array([[0.5], [0.0]]) for side in (width, height))  # (2, W + 1): centres, corners
+    columns, rows = np.meshgrid(x[0, :-1], y[0, :-1])
     instances = np.append(scene.labels[scene.body], 0).astype(np.uint8)
     shader = Shader(scene, pool_of(spec.split).atlas, light, rng)
     photometric = Photometric(rng, spec.size, spec.clock, spec.photometric)
     exposure = rng.uniform(75, 150)
-    canvas = np.empty((len(y), len(x), 3), np.uint8)
     for t, view in enumerate(views):
-        inverse, index = view.raster(x, y)
+        both_inverse, both_index = view.raster(x, y)
+        inverse, index = both_inverse[0, :-1, :-1], both_index[0, :-1, :-1]
         if t == 0:
-            coarse = slice(1, None, 8)
-            places = np.meshgrid(x[coarse], y[coarse])
-            shader.expose(view, *places, inverse[coarse, coarse], index[coarse, coarse], exposure)
-        edge = _edges(index)
-        wanted = edge.copy()
-        wanted[centres] = True
-        row, column = _padded(*np.nonzero(wanted))
-        canvas[row, column] = shader(view, x[column], y[row], inverse[row, column], index[row, column])
-        soft = cv2.GaussianBlur(canvas, (3, 3), 0.85)[centres]
-        image = np.where(edge[centres][..., None], soft, canvas[centres])
+            few = (slice(1, None, 4), slice(1, None, 4))
+            shader.expose(view, columns[few], rows[few], inverse[few], index[few], exposure)
+        mixed, wanted = _mixed(index, both_index[1])
+        row, column = np.nonzero(wanted)
+        samples = (
+            np.append(columns, x[1, column]),
+            np.append(rows, y[1, row]),
+            np.append(inverse, both_inverse[1, row, column]),
+            np.append(index, both_index[1, row, column]),
+        )
+        colours = shader(view, *(_in_rows(values) for values in samples)).reshape(-1, 3)
+        image = colours[: height * width].reshape(height, width, 3)
+        corners = np.zeros((height + 1, width + 1, 3), np.uint16)
+        corners[row, column] = colours[height * width : height * width + len(row)]
+        around = corners[:-1, :-1] + corners[:-1, 1:] + corners[1:, :-1] + corners[1:, 1:]
+        image = np.where(mixed[..., None], (around + 4 * image.astype(np.uint16) + 4) >> 3, image).astype(np.uint8)
         image = _smear(image, _drift(views, t, inverse) * photometric.shutter)
         video[t] = photometric(image, t)
-        centre = inverse[centres]
-        labels[t] = instances[index[centres]]
-        depth[t] = np.where(centre > 0, 1 / np.maximum(centre, 1e-4), 0)
+        labels[t] = instances[index]
+        depth[t] = np.where(inverse > 0, 1 / np.maximum(inverse, 1e-4), 0)
     return video, labels, depth
 
 
-def _edges(index: np.ndarray) -> np.ndarray:
-    """``(2 H + 1, 2 W + 1)`` bool: samples of pixels in which more than one patch is seen."""
-    index = index.astype(np.float32)
-    square = np.ones((3, 3), np.uint8)
-    mixed = cv2.dilate(index, square) != cv2.erode(index, square)
-    mixed[::2], mixed[:, ::2] = False, False  # only around centres
-    return cv2.dilate(mixed.astype(np.uint8), square) > 0
+def _mixed(centres: np.ndarray, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels ``(H, W)`` of which a corner shows another patch than the centre, and the corners of such pixels."""
+    mixed = np.zeros(centres.shape, bool)
+    around = [(slice(i, i - 1 or None), slice(j, j - 1 or None)) for i in (0, 1) for j in (0, 1)]
+    for window in around:
+        mixed |= corners[window] != centres
+    wanted = np.zeros(corners.shape, bool)
+    for window in around:
+        wanted[window] |= mixed
+    return mixed, wanted
 
 
-def _padded(row: np.ndarray, column: np.ndarray, width: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Samples as a picture of that width, the first one repeated at the end: ``cv2.remap`` wants short columns."""
-    lack = -len(row) % width
-    return tuple(np.append(a, np.full(lack, a[0])).reshape(-1, width) for a in (row, column))
+def _in_rows(values: np.ndarray, width: int = 256) -> np.ndarray:
+    """A list as a picture, its first value repeated at the end: ``cv2.remap`` wants fewer than 32768 rows."""
+    return np.append(values, np.full(-len(values) % width, values[0])).reshape(-1, width)
 
 
 def _drift(views: list[View], t: int, inverse: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from .materials import Materials
 from .world import BOTTOM, Paint, World
 
 _SIDES = (0, 1, 2, 3, 4)  # all faces but the bottom
+_GLOSS = (0.0, 0.0, 0.0, 0.15, 0.5)
 
 
 @dataclass
@@ -37,9 +38,9 @@ class Kit:
     ) -> Paint:
         """A material of one of the families, at a random scale."""
         rng = self.rng
-        family = str(rng.choice(families))
-        gloss = float(rng.choice([0, 0, 0, 0.15, 0.5])) if family in ('plain', 'wood', 'panels') else 0.0
-        scale = float(np.exp(rng.uniform(*np.log(tile))))
+        family = families[rng.integers(len(families))]
+        gloss = _GLOSS[rng.integers(len(_GLOSS))] if family in ('plain', 'wood', 'panels') else 0.0
+        scale = tile[0] * (tile[1] / tile[0]) ** rng.random()
         return Paint(self.materials(family, fresh=fresh), scale, fit, bool(rng.random() < 0.5), gloss)
 
     def sheet(self) -> Paint:

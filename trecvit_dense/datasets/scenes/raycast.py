@@ -83,40 +83,47 @@ class View:
         return self.scene.half[:, 2] * (1 + 1e-6)
 
     def raster(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Cast rays through a grid of pixel coordinates ``x`` ``(w,)`` and ``y`` ``(h,)``, evenly spaced.
+        """Cast rays through grids of pixel coordinates, all with the same even spacing.
+
+        Args:
+            x, y: ``(G, w)`` and ``(G, h)`` coordinates of G grids, or ``(w,)`` and ``(h,)`` of one.
 
         Returns:
-            Inverse depth ``(h, w)`` float32, 0 where nothing is met, and the index of the patch ``(h, w)`` int32,
+            Inverse depth ``(G, h, w)`` or ``(h, w)`` float32, 0 where nothing is met, and the patch's index, int32,
             P where nothing is met.
         """
-        step = x[1] - x[0] if len(x) > 1 else 1.0
-        boxes = (self.bounds - np.array([x[0], y[0], x[0], y[0]])) / step
-        first = np.ceil(np.clip(boxes[:, :2], 0, (len(x), len(y)))).astype(int)
-        last = np.floor(np.clip(boxes[:, 2:], -1, (len(x) - 1, len(y) - 1))).astype(int) + 1
+        if x.ndim == 1:
+            inverse, index = self.raster(x[None], y[None])
+            return inverse[0], index[0]
+        step = x[0, 1] - x[0, 0] if x.shape[1] > 1 else 1.0
+        count = np.array([x.shape[1], y.shape[1]])
+        start = np.array([x[:, 0], y[:, 0]])  # (2, G)
+        first = np.ceil(np.clip((self.bounds[:, :2] - start.max(1)) / step, 0, count)).astype(int)
+        last = np.floor(np.clip((self.bounds[:, 2:] - start.min(1)) / step, -1, count - 1)).astype(int) + 1
         seen = np.flatnonzero((last > first).all(1))
-        x, y = x.astype(np.float32), y.astype(np.float32)
-        inverse = np.zeros((len(y), len(x)), np.float32)
+        x, y = x.astype(np.float32)[:, None], y.astype(np.float32)[..., None]  # (G, 1, w), (G, h, 1)
+        inverse = np.zeros(np.broadcast_shapes(x.shape, y.shape), np.float32)
         index = np.full(inverse.shape, len(self.flat), np.int32)
         tests = self.rectangle_tests[seen].astype(np.float32)
-        along_x = tests[:, :, 0, None, None] * x  # (S, 5, 1, w)
-        along_y = (tests[:, :, 1, None] * y + tests[:, :, 2, None])[..., None]  # (S, 5, h, 1)
+        along_x = tests[:, :, 0, None, None, None] * x  # (S, 5, G, 1, w)
+        along_y = tests[:, :, 1, None, None, None] * y + tests[:, :, 2, None, None, None]  # (S, 5, G, h, 1)
         radii2 = 4 * np.square(self.scene.half[seen, 0]).astype(np.float32)
         rows = (seen.tolist(), self.scene.kind[seen].tolist(), first[seen].tolist(), last[seen].tolist())
         for k, (n, kind, (x0, y0), (x1, y1)) in enumerate(zip(*rows, strict=True)):
-            nearest = inverse[y0:y1, x0:x1]
+            nearest = inverse[:, y0:y1, x0:x1]
             if kind == ROUND:
                 value = _round(
                     self.start[n].astype(np.float32),
                     self.direction[n].astype(np.float32),
                     self.scene.form[n].astype(np.float32),
                     np.float32(self.reach[n]),
-                    x[x0:x1],
-                    y[y0:y1, None],
+                    x[..., x0:x1],
+                    y[:, y0:y1],
                 )
                 hit = value > nearest
                 np.copyto(nearest, value, where=hit)
             else:
-                values = along_x[k, :, :, x0:x1] + along_y[k, :, y0:y1]  # (5, h, w)
+                values = along_x[k, ..., x0:x1] + along_y[k, :, :, y0:y1]  # (5, G, h, w)
                 gain = values[4]
                 if kind == DISC:
                     u, v = values[1] - values[0], values[3] - values[2]
@@ -128,7 +135,7 @@ class View:
                     gain -= nearest
                     hit = np.minimum.reduce(values) > 0
                 np.add(nearest, gain, out=nearest, where=hit)
-            np.copyto(index[y0:y1, x0:x1], n, where=hit)
+            np.copyto(index[:, y0:y1, x0:x1], n, where=hit)
         return inverse, index
 
     def cast(self, xy_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,15 @@ def _face_turns() -> np.ndarray:
     return np.stack([np.stack(face, axis=1) for face in faces])
 
 
-_TURNS = _face_turns()
+def _unit_faces() -> np.ndarray:
+    """``(6, 4, 4)``: frames of the faces of a box of half size 1."""
+    frames = np.tile(np.eye(4), (6, 1, 1))
+    frames[:, :3, :3] = _face_turns()
+    frames[:, :3, 3] = frames[:, :3, 2]
+    return frames
+
+
+_FACES = _unit_faces()
 _SPANS = np.array(
     [[1, 2], [1, 2], [0, 2], [0, 2], [0, 1], [0, 1]]
 )  # axes of the box that u and v of each face run along
@@ -110,13 +118,13 @@ class World:
         """A closed box; ``front`` paints the face -y."""
         frame, half = pose(*centre, yaw=yaw, turn=turn), np.maximum(half, 1e-3)
         self.solids.append((body, frame, half))
-        shift = self.rng.random(2)
+        shift, spans = self.rng.random(2), half[_SPANS].tolist()
+        local = _FACES.copy()
+        local[:, :3, 3] *= half
+        frames = frame @ local  # (6, 4, 4)
         for face in faces:
-            local = np.eye(4)
-            local[:3, :3] = _TURNS[face]
-            local[:3, 3] = _TURNS[face][:, 2] * half[face // 2]
             look = front if front is not None and face == 3 else paint
-            self._patch(body, RECTANGLE, frame @ local, (*half[_SPANS[face]], 0.0), look, shift)
+            self._patch(body, RECTANGLE, frames[face], (*spans[face], 0.0), look, shift)
 
     def ball(
         self, body: int, centre: tuple[float, float, float], radii: tuple[float, float, float], paint: Paint
@@ -172,7 +180,9 @@ class World:
     def freeze(self, num_frames: int, textures: Sequence[int], tints: Sequence[np.ndarray]) -> Scene:
         """The arrays that the ray caster reads; ``textures`` and ``tints`` of the materials."""
         body, kind, frame, half, scale, form, paint, texture = zip(*self._patches, strict=True)
-        poses = np.stack([np.broadcast_to(p, (num_frames, 4, 4)) for p in self.poses], axis=1)
+        poses = np.empty((num_frames, len(self.poses), 4, 4))
+        for number, way in enumerate(self.poses):
+            poses[:, number] = way
         body, material = np.array(body), [p.material for p in paint]
         return Scene(
             poses=poses,
@@ -232,7 +242,9 @@ def clearance(
     """``(T,)`` metres from each of the points ``(T, 3)`` to the nearest bounding box at that time; 0 inside."""
     if not solids:
         return np.full(len(points), np.inf)
-    to_world = np.stack([np.broadcast_to(poses[b], (len(points), 4, 4)) @ frame for b, frame, _ in solids], axis=1)
+    to_world = np.empty((len(points), len(solids), 4, 4))
+    for number, (body, frame, _) in enumerate(solids):
+        to_world[:, number] = poses[body] @ frame
     half = np.stack([half for _, _, half in solids])
     away = points[:, None] - to_world[..., :3, 3]  # (T, S, 3)
     local = np.abs((to_world[..., :3, :3] * away[..., :, None]).sum(-2))
