@@ -13,9 +13,10 @@ from ..procedural import ClipSpec
 from ..procedural.photometric import Photometric
 from .camera import CLEAR_M, keep_clear, orientation, random_intrinsics, random_trajectory
 from .furniture import Kit
-from .layout import Site, build_open, build_room
+from .layout import Site, build_room
 from .materials import Materials, pool_of
 from .movers import add_movers
+from .open_ground import build_open
 from .raycast import View
 from .shading import Light, Shader, Shadow, occlusion_map
 from .tracks import scene_tracks
