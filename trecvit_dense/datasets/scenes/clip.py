@@ -85,10 +85,10 @@ def _camera(
     y, x = np.mgrid[0.5:rows, 0.5:columns]
     rays = np.stack([x.ravel() * width / columns, y.ravel() * height / rows], axis=1)
     things = [body_frame for body_frame in world.solids if world.labels[body_frame[0]]]
-    wanted = rng.integers(3, 12)
+    wanted, wanted_spread = rng.integers(3, 12), rng.uniform(0.1, 0.5)
     best = (-np.inf, np.array([0, 0, min(site.ceiling - 0.4, 2.6)]), 0.0, -0.4, 2.0)  # the middle, above everything
     for _ in range(_LOOKS):
-        if things and rng.random() < 0.6:
+        if things and rng.random() < 0.35:
             place, yaw, pitch = _look_at(rng, world, things[rng.integers(len(things))], site)
         else:
             place, yaw, pitch = _look_around(rng, site)
@@ -101,7 +101,10 @@ def _camera(
         hit = inverse > 0
         median = 1 / np.median(inverse[hit]) if hit.any() else 100.0
         variety = len(np.unique(scene.body[index[hit]])) + 0.5 * len(np.unique(index[hit]))
+        # A wall seen from the front teaches little: natural views differ by a factor of e**0.5 or so in depth.
+        spread = np.log(inverse[hit]).std() if hit.any() else 0.0
         score = min(variety - wanted, 0) - 10 * (hit.mean() < 0.35) - 5 * (median < 0.6) - 3 * (inverse.max() > 2.5)
+        score -= 4 * (spread < wanted_spread)
         if score > best[0]:
             best = score, place, yaw, pitch, float(median)
         if score == 0:

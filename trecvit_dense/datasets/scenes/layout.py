@@ -109,7 +109,7 @@ def load(kit: Kit, site: Site, piece: Piece, base: np.ndarray) -> None:
 def build_room(kit: Kit, count: int) -> Site:
     """Floor, walls and ceiling with what hangs on them, and about ``count`` things inside."""
     rng = kit.rng
-    size = np.exp(rng.uniform(np.log(2.6), np.log(8.0), 2))
+    size = np.exp(rng.uniform(np.log(3.0), np.log(10.0), 2))
     if rng.random() < 0.15:  # a corridor
         size[rng.integers(2)] = rng.uniform(1.6, 2.4)
     height = rng.uniform(2.3, 3.3)
