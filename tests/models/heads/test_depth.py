@@ -15,7 +15,10 @@ from trecvit_dense.structures import DepthMap, FeatureLevel, Features, Recurrent
 
 SIZE = (48, 64)
 MEMORIES = dict(
-    motion=dict(stride=8, channels=4, radius=2), context=dict(stride=16, depth=1, num_heads=2), confidence=True
+    motion=dict(stride=8, channels=4, radius=2),
+    context=dict(stride=16, depth=1, num_heads=2),
+    encode=True,
+    confidence=True,
 )
 
 

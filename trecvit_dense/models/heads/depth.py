@@ -48,6 +48,8 @@ class DPTDepthHead(Head):
         motion: ``dict(stride=..., channels=32, radius=4)``: where to compare neighbouring frames; None: not at all.
         context: ``dict(stride=..., depth=2, num_heads=4)``: TRecViT blocks of the head's own at one scale, behind
             motion (see :class:`trecvit_dense.models.layers.context_blocks.ContextBlocks`); None: none.
+        encode: Carry fine maps down to coarse ones first (see :class:`.PyramidFusion`): for backbones that stay as they
+            are, or whose levels come from a shallow stem.
         confidence: Also say how sure each value is.
         invariance: Of the relative loss: ``'affine'`` forgives scale and shift of the disparity (truth from stereo
             films), ``'scale'`` forgives scale alone (truth in metres).
@@ -73,6 +75,7 @@ class DPTDepthHead(Head):
         widths: int | Sequence[int] = 128,
         motion: dict[str, int] | None = None,
         context: dict[str, int] | None = None,
+        encode: bool = False,
         confidence: bool = False,
         invariance: str = 'affine',
         per_frame: bool = False,
@@ -113,7 +116,7 @@ class DPTDepthHead(Head):
             options = dict(context)
             self.context_index = self._index_of('context', options.pop('stride', 16))
             self.context = ContextBlocks(widths[self.context_index], **options)
-        self.fusion = PyramidFusion(widths)
+        self.fusion = PyramidFusion(widths, encode=encode)
         self.out = nn.Sequential(
             nn.Conv2d(widths[0], widths[0], 3, padding=1),
             nn.ReLU(),

@@ -109,10 +109,21 @@ class ResidualUnit(nn.Module):
 
 
 class PyramidFusion(nn.Module):
-    """Maps from coarse to fine: each is refined, added to what came from below, refined again and enlarged."""
+    """Maps from fine to coarse and back: each is refined, added to what came from its neighbour, and refined again.
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    The way from coarse to fine is DPT's. The way before it makes coarse maps from what the fine ones show, which a
+    shallow stem, or a backbone that was trained for something else and stays as it is, has not done.
+
+    Args:
+        widths: Channels of the maps, finest first.
+        encode: False leaves the first way out.
+    """
+
+    def __init__(self, widths: Sequence[int], *, encode: bool = True) -> None:
         super().__init__()
+        finer = zip(widths[:-1], widths[1:], strict=True)
+        self.down = nn.ModuleList(nn.Conv2d(fine, width, 3, stride=2, padding=1) for fine, width in finer if encode)
+        self.encode = nn.ModuleList(ResidualUnit(width) for width in widths if encode)
         self.lateral = nn.ModuleList(ResidualUnit(width) for width in widths[:-1])
         self.merge = nn.ModuleList(ResidualUnit(width) for width in widths)
         self.narrow = nn.ModuleList(
@@ -121,8 +132,16 @@ class PyramidFusion(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps ``(B, C, h, w)``, finest first, to one like the finest."""
+        if self.encode:
+            maps = self._encode(maps)
         fused = self.merge[-1](maps[-1])
         for index in reversed(range(len(self.lateral))):
             below = resize(self.narrow[index](fused), maps[index])  # the 1 x 1 convolution first: it is cheaper small
             fused = self.merge[index](self.lateral[index](maps[index]) + below)
         return fused
+
+    def _encode(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        encoded = [self.encode[0](maps[0])]
+        for level, unit, down in zip(maps[1:], self.encode[1:], self.down, strict=True):
+            encoded.append(unit(level + resize(down(F.relu(encoded[-1])), level)))
+        return encoded
