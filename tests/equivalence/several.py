@@ -23,7 +23,7 @@ DEPTH = dict(
         motion=dict(stride=8, channels=6, radius=2),
     ),
     blocks=dict(
-        type='DPTDepthHead', scales=(4, 8), widths=8, kind='depth', motion=dict(stride=4, channels=4, radius=1),
+        type='DPTDepthHead', scales=(4, 8), widths=8, kind='depth', motion=dict(stride=8, channels=4, radius=1),
         context=dict(stride=8, depth=2, num_heads=2),
     ),
 )  # fmt: skip

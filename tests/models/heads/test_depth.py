@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from trecvit_dense.models.depth_truth import motion_to_previous
 from trecvit_dense.models.heads.base import DepthOutput
 from trecvit_dense.models.heads.depth import DPTDepthHead
 from trecvit_dense.models.layers.dense_fusion import assign_levels
-from trecvit_dense.models.layers.motion_memory import MotionMemory
+from trecvit_dense.models.layers.motion_memory import MotionMemory, compare, follow, planar_motion
 from trecvit_dense.structures import DepthMap, FeatureLevel, Features, RecurrentState, VideoSample
 
 SIZE = (48, 64)
@@ -90,27 +92,52 @@ def test_step_equals_clip():
 
 
 def test_motion_memory_sees_what_moved():
-    """A picture that moves by one cell to the right: the best shift points back to the left."""
+    """A picture that moves by one cell to the right: the motion points back to the left, at both strides."""
     torch.manual_seed(0)
-    memory = MotionMemory(6, channels=16, radius=2)
-    wide = torch.randn(1, 6, 12, 14)
+    memory = MotionMemory(6, 5, channels=16, radius=2)
+    memory.temperature.data.fill_(4.0)
+    nn.init.zeros_(memory.refine[-1].weight)
+    wide, fine = torch.randn(1, 6, 12, 14), torch.randn(1, 5, 24, 28)
     maps = torch.stack([wide[..., 1:13], wide[..., :12]], 1)  # (B, T, C, h, w)
-    added, logits, state = memory(maps, RecurrentState())
-    best = memory.offsets[logits[0, 1].argmax(0)][2:-2, 3:-2].reshape(-1, 2)  # away from the border
-    assert (best == torch.tensor([-1.0, 0.0])).all()
+    fine_maps = torch.stack([fine[..., 2:26], fine[..., :24]], 1)
+    added, fine_added, (coarse, refined), state = memory(maps, fine_maps, RecurrentState())
+    assert (coarse[0, 1, 2:-2, 3:-2] - torch.tensor([-1.0, 0.0])).abs().max() < 0.1  # away from the border
+    assert (refined[0, 1, 4:-4, 6:-4] - torch.tensor([-2.0, 0.0])).abs().mean() < 0.2
     assert added.shape == maps.shape
-    assert logits[:, 0].abs().max() == 0  # nothing came before
+    assert fine_added.shape == fine_maps.shape
+    assert coarse[:, 0].abs().max() < 1e-6  # nothing came before
+    assert {key: tuple(value.shape) for key, value in state.items()} == dict(
+        looks=(1, 16, 12, 12), fine_looks=(1, 16, 24, 24), memory=(1, 16, 12, 12)
+    )
 
 
-def test_motion_memory_against_a_window_for_each_cell():
+def test_windows_of_whole_rows_are_windows():
     torch.manual_seed(0)
-    memory = MotionMemory(6, channels=5, radius=2)
-    now, before, shares = torch.randn(2, 5, 7, 9), torch.randn(2, 5, 7, 9), torch.rand(2, 25, 7, 9)
-    unit = [torch.nn.functional.normalize(part, dim=1) for part in (now, before)]
-    windows = torch.nn.functional.unfold(unit[1], 5, padding=2).view(2, 5, 25, 7, 9)
-    torch.testing.assert_close(memory._compare(now, before), (unit[0][:, :, None] * windows).sum(1))
-    windows = torch.nn.functional.unfold(before, 5, padding=2).view(2, 5, 25, 7, 9)
-    torch.testing.assert_close(memory._read(before, shares), (windows * shares[:, None]).sum(2))
+    now, before = torch.randn(2, 3, 5, 7), torch.randn(2, 3, 5, 7)
+    around = F.unfold(before, 5, padding=2).view(2, 3, 25, 5, 7)
+    torch.testing.assert_close(compare(now, before, 2), torch.einsum('nchw,ncshw->nshw', now, around))
+
+
+def test_what_follows_the_motion_is_read_where_it_came_from():
+    maps = torch.randn(1, 2, 6, 8)
+    motion = torch.zeros(1, 2, 6, 8)
+    motion[:, 0] = -1
+    torch.testing.assert_close(follow(maps, motion)[..., 1:], maps[..., :-1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(follow(maps, motion * 0), maps, atol=1e-5, rtol=1e-5)
+
+
+def test_a_plane_shows_no_parallax():
+    """Eight numbers say how the picture of a plane moves, whatever the camera does; what stands out is left over."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 12), torch.linspace(-1, 1, 16), indexing='ij')
+    motion = torch.stack([1 + 0.3 * x - 0.2 * y + 0.1 * x * x, -0.5 + 0.2 * x + 0.1 * x * y])[None]
+    weight = torch.ones(1, 1, 12, 16)
+    assert (motion - planar_motion(motion, weight)).abs().max() < 0.01
+    near = motion.clone()
+    near[:, 0, 4:7, 5:8] += 2
+    weight[..., 4:7, 5:8] = 0.01
+    left = near - planar_motion(near, weight)
+    assert left[:, 0, 4:7, 5:8].min() > 1.9
+    assert left[..., :3].abs().max() < 0.05
 
 
 def test_truth_of_motion_follows_the_camera():
@@ -209,6 +236,7 @@ def test_bad_truth_is_named(change, message):
         (dict(invariance='shift'), "invariance is 'shift'"),
         (dict(alignment='mean'), "alignment is 'mean'"),
         (dict(motion=dict(stride=2)), 'motion has stride 2; wanted one of the scales'),
+        (dict(motion=dict(stride=4)), 'motion has no scale of half its stride'),
         (dict(loss_weights=dict(sillog=1.0)), "loss_weights names 'sillog'"),
         (dict(kind='depth', max_depth_m=0.0), 'wanted two numbers, the smaller first'),
     ],

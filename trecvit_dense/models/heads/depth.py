@@ -11,26 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trecvit_dense.models.depth_truth import focal_px, motion_to_previous, truth_scale
 from trecvit_dense.models.layers.context_blocks import ContextBlocks
 from trecvit_dense.models.layers.dense_fusion import PyramidFusion, Reassemble
 from trecvit_dense.models.layers.motion_memory import MotionMemory
-from trecvit_dense.models.losses.depth_loss import (
-    confidence_loss,
-    gradient_loss,
-    motion_loss,
-    normalise,
-    silog_loss,
-    ssi_loss,
-    temporal_gradient_loss,
-)
+from trecvit_dense.models.losses.depth_criterion import DepthCriterion
 from trecvit_dense.registry import MODELS
 from trecvit_dense.structures import DepthPrediction, Features, RecurrentState, VideoSample
 
 from .base import DepthOutput, Head
 
-KINDS, INVARIANCES = ('disparity', 'depth'), ('scale', 'affine')
-WEIGHTS = dict(silog=1.0, ssi=1.0, gradient=0.5, temporal=0.5, motion=0.1, confidence=0.2)
+KINDS = ('disparity', 'depth')
 
 
 @MODELS.register_module()
@@ -45,7 +35,8 @@ class DPTDepthHead(Head):
         kind: ``'disparity'``: one over depth, relative; ``'depth'``: metres.
         scales: Strides of the maps that are fused, ascending; the output has the first one.
         widths: Channels of each, or one number for all.
-        motion: ``dict(stride=..., channels=32, radius=4)``: where to compare neighbouring frames; None: not at all.
+        motion: ``dict(stride=..., channels=32, radius=4)``: where to compare neighbouring frames, and again at the next
+            finer scale; None: not at all.
         context: ``dict(stride=..., depth=2, num_heads=4)``: TRecViT blocks of the head's own at one scale, behind
             motion (see :class:`trecvit_dense.models.layers.context_blocks.ContextBlocks`); None: none.
         encode: Carry fine maps down to coarse ones first (see :class:`.PyramidFusion`): for backbones that stay as they
@@ -59,7 +50,7 @@ class DPTDepthHead(Head):
         max_depth_m, min_depth_m: Limits of metric depth.
         canonical_focal_px: Metric depth as seen by a camera of this focal length, in pixels of the model input; samples
             with intrinsics are converted (Metric3D, ICCV 2023, section 3.1). None: as it is.
-        loss_weights: Changes to ``WEIGHTS``.
+        loss_weights: Changes to :data:`.depth_criterion.WEIGHTS`.
 
     Raises:
         ValueError: unknown kind, invariance, alignment or loss, or a stride that no scale has.
@@ -87,25 +78,24 @@ class DPTDepthHead(Head):
         loss_weights: dict[str, float] | None = None,
     ) -> None:
         super().__init__(backbone_channels, backbone_strides)
-        for name, value, known in (
-            ('kind', kind, KINDS),
-            ('invariance', invariance, INVARIANCES),
-            ('alignment', alignment, ('median', 'least_squares')),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} is '{value}'; wanted {' or '.join(map(repr, known))}")
-        unknown = set(loss_weights or {}) - set(WEIGHTS)
-        if unknown:
-            raise ValueError(f"loss_weights names '{min(unknown)}'; wanted some of {', '.join(WEIGHTS)}")
+        if kind not in KINDS:
+            raise ValueError(f"kind is '{kind}'; wanted {' or '.join(map(repr, KINDS))}")
         if not 0 < min_depth_m < max_depth_m:
             raise ValueError(f'depth between {min_depth_m} and {max_depth_m} m; wanted two numbers, the smaller first')
         widths = [widths] * len(scales) if isinstance(widths, int) else list(widths)
-        self.kind, self.invariance, self.alignment = kind, invariance, alignment
-        self.per_frame, self.trim = per_frame, trim
-        self.limits_m, self.canonical_focal_px = (min_depth_m, max_depth_m), canonical_focal_px
+        self.kind, self.canonical_focal_px = kind, canonical_focal_px
         # Disparity has no unit, but beyond this exp means nothing.
         self.log_limits = (math.log(min_depth_m), math.log(max_depth_m)) if kind == 'depth' else (-12.0, 12.0)
-        self.loss_weights = WEIGHTS | (loss_weights or {})
+        self.criterion = DepthCriterion(
+            kind,
+            invariance=invariance,
+            per_frame=per_frame,
+            trim=trim,
+            alignment=alignment,
+            limits_m=(min_depth_m, max_depth_m),
+            canonical_focal_px=canonical_focal_px,
+            weights=loss_weights,
+        )
         self.scales, self.stride = tuple(scales), int(scales[0])
         self.reassemble = Reassemble(backbone_channels, backbone_strides, scales=self.scales, widths=widths)
         self.motion_index, self.motion, self.spread = None, None, nn.ModuleList()
@@ -127,8 +117,10 @@ class DPTDepthHead(Head):
 
     def _build_motion(self, motion: dict[str, int], widths: list[int]) -> None:
         self.motion_index = self._index_of('motion', motion.pop('stride', 8))
+        if not self.motion_index or self.scales[self.motion_index] != 2 * self.scales[self.motion_index - 1]:
+            raise ValueError(f'motion has no scale of half its stride; wanted one of {self.scales} with such')
         width = widths[self.motion_index]
-        self.motion = MotionMemory(width, **motion)
+        self.motion = MotionMemory(width, widths[self.motion_index - 1], **motion)
         # What moved is evidence for the coarse maps, too: the motion of the camera is a matter of the whole frame.
         self.spread = nn.ModuleList(nn.Conv2d(width, wide, 1) for wide in widths[self.motion_index + 1 :])
 
@@ -162,15 +154,16 @@ class DPTDepthHead(Head):
 
     def _move(
         self, maps: list[Tensor], shape: tuple[int, int], state: RecurrentState
-    ) -> tuple[list[Tensor], Tensor, RecurrentState]:
-        """Add motion and memory to the maps from their stride on."""
+    ) -> tuple[list[Tensor], list[tuple[Tensor, int]], RecurrentState]:
+        """Add motion and memory to the maps; also returns the motion at both strides, in cells of each."""
         index = self.motion_index
-        added, logits, state = self.motion(maps[index].unflatten(0, shape), state)
+        pair = (maps[k].unflatten(0, shape) for k in (index, index - 1))
+        added, fine_added, motions, state = self.motion(*pair, state)
         added = added.flatten(0, 1)
-        maps = [*maps[:index], maps[index] + added, *maps[index + 1 :]]
+        maps = [*maps[: index - 1], maps[index - 1] + fine_added.flatten(0, 1), maps[index] + added, *maps[index + 1 :]]
         for k, layer in enumerate(self.spread, index + 1):
             maps[k] = maps[k] + layer(F.adaptive_avg_pool2d(F.relu(added), maps[k].shape[-2:]))
-        return maps, logits, state
+        return maps, list(zip(motions, self.scales[index - 1 : index + 1][::-1], strict=True)), state
 
     # -------------------------------------------------------------------------------------------------- loss
 
@@ -180,87 +173,7 @@ class DPTDepthHead(Head):
         Raises:
             ValueError: a sample whose depth is nowhere valid, or valid where it is not a positive number.
         """
-        found: dict[str, list[Tensor]] = {}
-        for row, sample in enumerate(samples):
-            if sample.depth is not None:
-                for name, value in self._clip_losses(output, row, sample, scale).items():
-                    found.setdefault(name, []).append(value)
-        nothing = output.log_values.sum() * 0 + sum(part.sum() * 0 for part in output.extras.values())
-        if output.confidence_logits is not None:
-            nothing = nothing + output.confidence_logits.sum() * 0
-        names = [name for name in self._loss_names(output) if self.loss_weights[name]]
-        return {
-            f'loss_{name}': self.loss_weights[name] * sum(found.get(name, [nothing])) / max(len(found.get(name, [])), 1)
-            for name in names
-        }
-
-    def _loss_names(self, output: DepthOutput) -> list[str]:
-        names = ['ssi', 'gradient', 'temporal']
-        if self.kind == 'depth' or self.invariance == 'scale':
-            names.append('silog')
-        if 'motion' in output.extras:
-            names.append('motion')
-        if output.confidence_logits is not None:
-            names.append('confidence')
-        return names
-
-    def _clip_losses(
-        self, output: DepthOutput, row: int, sample: VideoSample, scale: tuple[float, float]
-    ) -> dict[str, Tensor]:
-        """Losses of one clip, at the size of its truth."""
-        device, ratio = output.log_values.device, truth_scale(sample, scale)
-        depth, valid = self._truth(sample, scale, device)
-        one = DepthOutput(output.log_values[row], self.kind, self.stride)
-        if output.confidence_logits is not None:
-            one.confidence_logits = output.confidence_logits[row]
-        one = one.at_size(tuple(depth.shape[1:]), ratio)
-        log_truth = depth.log() if self.kind == 'depth' else -depth.log()
-        losses = {}
-        if self.kind == 'disparity' and self.invariance == 'affine':
-            prediction, truth = normalise(one.values, log_truth.exp(), valid, self.alignment, self.per_frame)
-        else:
-            focus = 0.85 if self.kind == 'depth' else 1.0
-            losses['silog'] = silog_loss(one.log_values, log_truth, valid, variance_focus=focus)
-            prediction, truth = one.log_values, log_truth
-            if self.kind == 'disparity':
-                prediction = prediction - (prediction - truth)[valid].median().detach()
-        losses |= dict(
-            ssi=ssi_loss(prediction, truth, valid, trim=self.trim),
-            gradient=gradient_loss(prediction - truth, valid),
-            temporal=temporal_gradient_loss(prediction, truth, valid),
-        )
-        if one.confidence_logits is not None:
-            losses['confidence'] = confidence_loss((prediction - truth).detach(), one.confidence_logits, valid)
-        if 'motion' in output.extras:
-            losses |= self._motion_loss(output.extras['motion'][row], sample, ratio)
-        return losses
-
-    def _truth(self, sample: VideoSample, scale: tuple[float, float], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Metres ``(T, H', W')``, 1 where nothing is known, and where something is."""
-        depth = torch.from_numpy(np.ascontiguousarray(sample.depth.depth_m)).to(device).float()
-        valid = torch.from_numpy(np.ascontiguousarray(sample.depth.valid)).to(device)
-        if not valid.any():
-            raise ValueError(f"sample '{sample.name}' has no pixel with valid depth; leave such clips out")
-        chosen = depth[valid]
-        if not (torch.isfinite(chosen).all() and (chosen > 0).all()):
-            raise ValueError(
-                f"sample '{sample.name}': depth is said to be valid where it is zero, negative or not a number; "
-                f'wanted metres above 0, and valid = False elsewhere'
-            )
-        depth = torch.where(valid, depth, 1.0)
-        if self.kind == 'depth':
-            depth = (depth * self._to_canonical(sample, scale)).clamp(*self.limits_m)
-        return depth, valid
-
-    def _to_canonical(self, sample: VideoSample, scale: tuple[float, float]) -> float:
-        """Metres for the canonical camera per metre of the sample; 1 where no camera is known."""
-        focal = focal_px(sample, scale) if self.canonical_focal_px is not None else None
-        return self.canonical_focal_px / focal if focal else 1.0
-
-    def _motion_loss(self, logits: Tensor, sample: VideoSample, ratio: tuple[float, float]) -> dict[str, Tensor]:
-        stride = self.scales[self.motion_index]
-        found = motion_to_previous(sample.depth, tuple(logits.shape[-2:]), stride, ratio)
-        return {} if found is None else dict(motion=motion_loss(logits, *(part.to(logits.device) for part in found)))
+        return self.criterion(output, samples, scale)
 
     # ----------------------------------------------------------------------------------------------- predict
 
@@ -275,6 +188,6 @@ class DPTDepthHead(Head):
                 parts['confidence'].append(full.confidence[0].cpu().numpy())
         values = np.concatenate(parts['values'])
         if self.kind == 'depth':
-            values = values / self._to_canonical(sample, scale)
+            values = values / self.criterion.to_canonical(sample, scale)
         confidence = np.concatenate(parts['confidence']) if parts['confidence'] else None
         return DepthPrediction(values.astype(np.float32, copy=False), self.kind, confidence)
