@@ -33,8 +33,10 @@ model = dict(
             kind='disparity',
             invariance='scale',
             scales=(4, 8, 16, 32),
-            widths=(48, 64, 96, 96),
+            widths=(40, 56, 80, 112),
             motion=dict(stride=8, channels=32, radius=4),
+            context=dict(stride=16, depth=2, num_heads=4),
+            encode=True,
             confidence=True,
         ),
     ),
@@ -96,7 +98,7 @@ test_dataloader = val_dataloader
 val_evaluator = [
     dict(type='TapVidMetric', dataset_name='synthetic_scenes'),
     dict(type='MaskMetric', dataset_name='synthetic_scenes'),
-    dict(type='DepthMetric', dataset_name='synthetic_scenes', alignment='scale_shift_disparity_clip'),
+    dict(type='DepthMetric', dataset_name='synthetic_scenes', alignment='scale_shift_disparity_clip', cap_m=80.0),
 ]
 test_evaluator = val_evaluator
 
@@ -129,7 +131,7 @@ presets = dict(
     },
     depth={
         '+model.freeze': ('points', 'masks'),
-        'val_evaluator': [dict(type='DepthMetric', dataset_name='synthetic_scenes')],
-        'test_evaluator': [dict(type='DepthMetric', dataset_name='synthetic_scenes')],
+        'val_evaluator': [dict(type='DepthMetric', dataset_name='synthetic_scenes', cap_m=80.0)],
+        'test_evaluator': [dict(type='DepthMetric', dataset_name='synthetic_scenes', cap_m=80.0)],
     },
 )

@@ -105,6 +105,8 @@ def _camera(
         spread = np.log(inverse[hit]).std() if hit.any() else 0.0
         score = min(variety - wanted, 0) - 10 * (hit.mean() < 0.35) - 5 * (median < 0.6) - 3 * (inverse.max() > 2.5)
         score -= 4 * (spread < wanted_spread)
+        # Something large right before the camera hides the room; it may, but not in every other view.
+        score -= 3 * ((inverse[hit] > 2.5 / median).mean() > 0.15 if hit.any() else 0)
         if score > best[0]:
             best = score, place, yaw, pitch, float(median)
         if score == 0:
