@@ -8,23 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
-import cv2
 import numpy as np
-from torch.utils.data import Dataset, get_worker_info
 
-from ..registry import TRANSFORMS
 from ..structures import VideoSample
 from .depth_sequence import Crop, DepthSequence, NoDepthError
 from .transforms.depth import depth_at
 from .transforms.geometry import pick_frames
-from .video_files import video_item
+from .video_clips import VideoClipsDataset
 
 _TRIES = 20
 
 
-class DepthVideoDataset(Dataset):
+class DepthVideoDataset(VideoClipsDataset):
     """Videos with depth. Not used by itself: adapters pass ``sequences`` and hand the rest through.
 
     Args:
@@ -69,61 +65,37 @@ class DepthVideoDataset(Dataset):
         seed: int = 0,
         check: bool = True,
     ) -> None:
-        strides = (frame_stride, frame_stride) if isinstance(frame_stride, int) else tuple(frame_stride)
-        if len(strides) != 2 or not 1 <= strides[0] <= strides[1]:
-            raise ValueError(f'frame_stride is {frame_stride}; wanted a number from 1, or (least, greatest)')
+        super().__init__(
+            dataset_name=dataset_name,
+            max_side=max_side,
+            num_frames=num_frames,
+            frame_stride=frame_stride,
+            pipeline=pipeline,
+            seed=seed,
+            frame_step=frame_step,
+            max_frames=max_frames,
+        )
         _check_options(min_depth_m, max_depth_m, crop, frame_range)
-        given = dict(num_frames=num_frames, max_side=max_side, frame_step=frame_step, max_frames=max_frames)
-        for name, value in given.items():
-            if value is not None and value < 1:
-                raise ValueError(f'{name} is {value}; wanted at least 1, or none')
         if num_frames is None:
             sequences = [_selected(sequence, frame_range, frame_step, max_frames) for sequence in sequences]
         else:
             sequences = [sequence for sequence in sequences if any(path is not None for path in sequence.depth)]
-        if not sequences:
-            raise ValueError(f'{dataset_name}: no video with depth; wanted at least one')
-        if check and num_frames is None:
-            for sequence in sequences:
-                sequence.check()
-        self.sequences, self.metainfo = sequences, dict(dataset_name=dataset_name)
+        self.take(sequences, check=check, wanted='video with depth')
         self.crop = None if crop is None else tuple(crop)
         self.limits = dict(min_depth_m=min_depth_m, max_depth_m=max_depth_m)
-        self.max_side, self.num_frames, self.strides, self.seed = max_side, num_frames, strides, seed
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline or ()]
 
-    @property
-    def names(self) -> list[str]:
-        return [sequence.name for sequence in self.sequences]
-
-    def __len__(self) -> int:
-        return len(self.sequences)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """``dict(inputs=(T, 3, H, W) uint8 tensor, data_samples=VideoSample)``."""
-        if get_worker_info() is not None:
-            cv2.setNumThreads(0)  # one thread per worker; more only fight each other
-        if index < 0:
-            raise IndexError(f'index is {index}; wanted 0 or more')
-        draw, place = divmod(int(index), len(self))
-        if draw and self.num_frames is None:
-            raise IndexError(f'index is {index}; there are {len(self)} videos')
-        rng = np.random.default_rng([self.seed, draw, place])
-        sample = self._whole(place, rng) if self.num_frames is None else self._clip(place, rng)
-        return video_item(sample)
-
-    def _whole(self, index: int, rng: np.random.Generator) -> VideoSample:
+    def whole(self, index: int, rng: np.random.Generator) -> VideoSample:
         sample = self._sample(self.sequences[index])
         return self._transform(sample, rng) if self.pipeline else sample
 
-    def _clip(self, index: int, rng: np.random.Generator) -> VideoSample:
+    def clip(self, index: int, rng: np.random.Generator) -> VideoSample:
         """A clip in which some pixel has depth; where a video has none to offer, of another video."""
         problem = ''
         for attempt in range(_TRIES):
             if attempt and attempt % 4 == 0:
                 index = int(rng.integers(len(self)))
             sequence = self.sequences[index]
-            frames = self._frames(np.flatnonzero(sequence.annotated), rng)
+            frames = self.draw_frames(np.flatnonzero(sequence.annotated), rng)
             order = sorted(set(frames))  # a short video comes back and forth; each file is read once
             try:
                 sample = self._sample(sequence.only(order))
@@ -138,16 +110,6 @@ class DepthVideoDataset(Dataset):
         problem = problem or 'wanted weaker crops in the pipeline'
         raise ValueError(f'{sequence.name}: {_TRIES} clips were drawn and none holds any depth; {problem}')
 
-    def _frames(self, usable: np.ndarray, rng: np.random.Generator) -> list[int]:
-        """Frame numbers of a clip, out of those that have depth."""
-        if len(usable) < self.num_frames:
-            mode = 'reflect' if len(usable) > 1 else 'edge'
-            usable = np.pad(usable, (0, self.num_frames - len(usable)), mode=mode)
-        longest = (len(usable) - 1) // max(1, self.num_frames - 1)
-        stride = min(int(rng.integers(self.strides[0], self.strides[1] + 1)), max(1, longest))
-        start = int(rng.integers(len(usable) - stride * (self.num_frames - 1)))
-        return usable[start + stride * np.arange(self.num_frames)].tolist()
-
     def _sample(self, sequence: DepthSequence) -> VideoSample:
         depth, grid = sequence.depth_map(crop=self.crop, **self.limits)
         video, original = sequence.video(self.max_side, self.crop, grid)
@@ -157,9 +119,7 @@ class DepthVideoDataset(Dataset):
 
     def _transform(self, sample: VideoSample, rng: np.random.Generator) -> VideoSample:
         sample = replace(sample, depth=depth_at(sample.depth, sample.size))
-        for transform in self.pipeline:
-            sample = transform(sample, rng)
-        return sample
+        return self.run_pipeline(sample, rng)
 
 
 def _selected(

@@ -11,16 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from torch.utils.data import Dataset, get_worker_info
 
 from ..io.frame_source import read_image
 from ..io.mask_file import mask_header, read_mask
-from ..registry import TRANSFORMS
 from ..structures import ObjectMasks, VideoSample
 from .transforms.objects import SelectObjects, first_frames, keep_objects, labels_at
-from .video_files import image_size, misfit, reduce_image, video_item
+from .video_clips import VideoClipsDataset
+from .video_files import image_size, misfit, reduce_image
 
 MASK_FORMATS = ('index', 'binary', 'rgb')
 _TRIES = 20
@@ -130,7 +128,7 @@ class MaskSequence:
             )
 
 
-class MaskVideoDataset(Dataset):
+class MaskVideoDataset(VideoClipsDataset):
     """Videos with object masks. Not used by itself: adapters pass ``sequences`` and hand the rest through.
 
     Args:
@@ -166,46 +164,22 @@ class MaskVideoDataset(Dataset):
         seed: int = 0,
         check: bool = True,
     ) -> None:
-        strides = (frame_stride, frame_stride) if isinstance(frame_stride, int) else tuple(frame_stride)
-        if len(strides) != 2 or not 1 <= strides[0] <= strides[1]:
-            raise ValueError(f'frame_stride is {frame_stride}; wanted a number from 1, or (least, greatest)')
-        for name, value in dict(num_frames=num_frames, max_side=max_side, max_objects=max_objects).items():
-            if value is not None and value < 1:
-                raise ValueError(f'{name} is {value}; wanted at least 1, or none')
+        super().__init__(
+            dataset_name=dataset_name,
+            max_side=max_side,
+            num_frames=num_frames,
+            frame_stride=frame_stride,
+            pipeline=pipeline,
+            seed=seed,
+            max_objects=max_objects,
+        )
         if num_frames is not None:
             sequences = [sequence for sequence in sequences if sequence.annotated.sum() > 1]
-        if not sequences:
-            few = ' with masks on at least two frames, which training needs' if num_frames else ''
-            raise ValueError(f'{dataset_name}: no video{few}; wanted at least one')
-        if check and num_frames is None:
-            for sequence in sequences:
-                sequence.check()
-        self.sequences, self.metainfo = sequences, dict(dataset_name=dataset_name)
-        self.max_side, self.num_frames, self.strides, self.seed = max_side, num_frames, strides, seed
+        few = ' with masks on at least two frames, which training needs' if num_frames else ''
+        self.take(sequences, check=check, wanted=f'video{few}')
         self.select = SelectObjects(max_objects, min_area=min_area)
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline or ()]
 
-    @property
-    def names(self) -> list[str]:
-        return [sequence.name for sequence in self.sequences]
-
-    def __len__(self) -> int:
-        return len(self.sequences)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """``dict(inputs=(T, 3, H, W) uint8 tensor, data_samples=VideoSample)``."""
-        if get_worker_info() is not None:
-            cv2.setNumThreads(0)  # one thread per worker; more only fight each other
-        if index < 0:
-            raise IndexError(f'index is {index}; wanted 0 or more')
-        draw, place = divmod(int(index), len(self))
-        if draw and self.num_frames is None:
-            raise IndexError(f'index is {index}; there are {len(self)} videos')
-        rng = np.random.default_rng([self.seed, draw, place])
-        sample = self._whole(place, rng) if self.num_frames is None else self._clip(place, rng)
-        return video_item(sample)
-
-    def _whole(self, index: int, rng: np.random.Generator) -> VideoSample:
+    def whole(self, index: int, rng: np.random.Generator) -> VideoSample:
         sequence = self.sequences[index]
         frames = range(len(sequence.frames))
         masks = given_objects(sequence, sequence.labels(frames))
@@ -213,13 +187,13 @@ class MaskVideoDataset(Dataset):
         sample = self._sample(sequence, video, masks, frames, original)
         return self._transform(sample, rng) if self.pipeline else sample
 
-    def _clip(self, index: int, rng: np.random.Generator) -> VideoSample:
+    def clip(self, index: int, rng: np.random.Generator) -> VideoSample:
         """A clip that shows an object on its first frame; where a video has none to offer, of another video."""
         for attempt in range(_TRIES):
             if attempt and attempt % 4 == 0:
                 index = int(rng.integers(len(self)))
             sequence = self.sequences[index]
-            frames = self._frames(np.flatnonzero(sequence.annotated), rng)
+            frames = self.draw_frames(np.flatnonzero(sequence.annotated), rng)
             labels = sequence.labels(frames)
             masks = ObjectMasks(labels, _ids(labels))
             if 0 not in first_frames(masks, self.select.min_area).values():
@@ -233,15 +207,6 @@ class MaskVideoDataset(Dataset):
             f'{self.sequences[index].name}: {_TRIES} clips were drawn and none shows an object on its first frame that '
             f'covers {self.select.min_area:g} of it; wanted a smaller min_area, or weaker crops in the pipeline'
         )
-
-    def _frames(self, usable: np.ndarray, rng: np.random.Generator) -> list[int]:
-        """Frame numbers of a clip, out of those that have a mask."""
-        if len(usable) < self.num_frames:
-            usable = np.pad(usable, (0, self.num_frames - len(usable)), mode='reflect')
-        longest = (len(usable) - 1) // max(1, self.num_frames - 1)
-        stride = min(int(rng.integers(self.strides[0], self.strides[1] + 1)), max(1, longest))
-        start = int(rng.integers(len(usable) - stride * (self.num_frames - 1)))
-        return usable[start + stride * np.arange(self.num_frames)].tolist()
 
     def _sample(
         self,
@@ -257,9 +222,7 @@ class MaskVideoDataset(Dataset):
 
     def _transform(self, sample: VideoSample, rng: np.random.Generator) -> VideoSample:
         sample = replace(sample, masks=labels_at(sample.masks, sample.size))
-        for transform in self.pipeline:
-            sample = transform(sample, rng)
-        return sample
+        return self.run_pipeline(sample, rng)
 
 
 def given_objects(sequence: MaskSequence, labels: np.ndarray) -> ObjectMasks:

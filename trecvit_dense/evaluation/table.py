@@ -77,17 +77,24 @@ def _below(group: str, metrics: dict[str, float], groups: Sequence[str]) -> dict
     return {key[len(group) + 1 :]: value for key, value in own.items()}
 
 
+def _rows_of_methods(
+    values: dict[str, float], all_columns: Sequence[str], methods: dict[str, str], key: str
+) -> list[str]:
+    """A line for each method that has ``key``, by its label, under the columns that the model has."""
+    columns = [column for column in all_columns if column in values]
+    rows = [['', *columns]]
+    for method, label in methods.items():
+        prefix = f'{method}/' if method else ''
+        if prefix + key in values:
+            rows.append([label, *(_number(values.get(prefix + column)) for column in columns)])
+    return _grid(rows)
+
+
 def _mask_block(group: str, values: dict[str, float]) -> str:
     title = group
     if 'num_objects' in values:
         title += f': {int(values["num_sequences"])} sequences, {int(values["num_objects"])} objects'
-    columns = [column for column in _MASK_COLUMNS if column in values]
-    rows = [['', *columns]]
-    for method, label in _MASK_ROWS.items():
-        prefix = f'{method}/' if method else ''
-        if f'{prefix}J&F' in values:
-            rows.append([label, *(_number(values.get(prefix + column)) for column in columns)])
-    return '\n'.join([title, *_grid(rows), *_sequence_rows(values)])
+    return '\n'.join([title, *_rows_of_methods(values, _MASK_COLUMNS, _MASK_ROWS, 'J&F'), *_sequence_rows(values)])
 
 
 def _depth_block(group: str, values: dict[str, float]) -> str:
@@ -96,13 +103,7 @@ def _depth_block(group: str, values: dict[str, float]) -> str:
         title += f': {int(values["num_clips"])} clips'
     if 'num_frames' in values:
         title += f', {int(values["num_frames"])} frames'
-    columns = [column for column in _DEPTH_COLUMNS if column in values]
-    rows = [['', *columns]]
-    for method, label in _DEPTH_ROWS.items():
-        prefix = f'{method}/' if method else ''
-        if f'{prefix}AbsRel' in values:
-            rows.append([label, *(_number(values.get(prefix + column)) for column in columns)])
-    return '\n'.join([title, *_grid(rows), *_clip_rows(values)])
+    return '\n'.join([title, *_rows_of_methods(values, _DEPTH_COLUMNS, _DEPTH_ROWS, 'AbsRel'), *_clip_rows(values)])
 
 
 def _clip_rows(values: dict[str, float]) -> list[str]:

@@ -75,7 +75,7 @@ class MotionMemory(nn.Module):
         weight = F.adaptive_avg_pool2d(sure, coarse.shape[-2:])
         parallax = motion - planar_motion(motion, weight)
         memories = self._remember_all(motion, looks, state.get('memory'))
-        cues = self._cues(motion, parallax, weight, shares, similar)
+        cues = self._cues(motion, parallax, weight, shares, coarse, similar)
         added = self.describe(torch.cat([maps.flatten(0, 1).float(), memories.flatten(0, 1), cues], 1).to(maps.dtype))
         fine_parallax = F.interpolate(parallax * 2, fine.shape[-2:], mode='bilinear', align_corners=False)
         fine_cues = torch.cat([fine / self.radius, fine_parallax / self.radius, (2 * fine_parallax).tanh()], 1)
@@ -109,10 +109,11 @@ class MotionMemory(nn.Module):
             memories.append(memory)
         return torch.stack(memories, 1)
 
-    def _cues(self, motion: Tensor, parallax: Tensor, weight: Tensor, shares: Tensor, similar: Tensor) -> Tensor:
+    def _cues(
+        self, motion: Tensor, parallax: Tensor, weight: Tensor, shares: Tensor, mean: Tensor, similar: Tensor
+    ) -> Tensor:
         """Per cell: motion and parallax, plain and squeezed; best similarity, that of no motion, spread, how sure."""
         square = torch.einsum('nshw,s->nhw', shares, self.offsets.square().sum(1))
-        mean = torch.einsum('nshw,sk->nkhw', shares, self.offsets)
         spread = (square - mean.square().sum(1)).clamp(min=1e-6).sqrt()  # no infinite slope at 0
         best, still = similar.amax(1), similar[:, len(self.offsets) // 2]
         extras = torch.stack([best, still - best, spread / self.radius, weight[:, 0]], 1)

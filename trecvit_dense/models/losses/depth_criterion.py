@@ -172,14 +172,14 @@ class DepthCriterion:
         motions: Sequence[tuple[Tensor, int]], rows: list[int], samples: list[VideoSample], ratio: tuple[float, float]
     ) -> dict[str, Tensor]:
         """Mean over the strides at which motion was found; nothing for clips without poses."""
-        known = [index for index, sample in enumerate(samples) if sample.depth.camera_to_world is not None]
-        known = [index for index in known if samples[index].depth.intrinsics is not None]
-        if not known:
-            return {}
         total: Tensor | float = 0.0
         for flow, stride in motions:
             grid = tuple(flow.shape[2:4])
-            truth = [motion_to_previous(samples[index].depth, grid, stride, ratio) for index in known]
-            displacement, there = (torch.stack(part).to(flow.device) for part in zip(*truth, strict=True))
-            total = total + motion_loss(flow[[rows[index] for index in known]], displacement, there) / len(motions)
+            found = [motion_to_previous(sample.depth, grid, stride, ratio) for sample in samples]
+            known = [row for row, truth in zip(rows, found, strict=True) if truth is not None]
+            if not known:
+                return {}
+            truth = zip(*(pair for pair in found if pair is not None), strict=True)
+            displacement, there = (torch.stack(part).to(flow.device) for part in truth)
+            total = total + motion_loss(flow[known], displacement, there) / len(motions)
         return dict(motion=total)
