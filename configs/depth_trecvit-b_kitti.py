@@ -24,7 +24,7 @@ model = dict(
             canonical_focal_px=560.0,  # KITTI's, in pixels of 960 x 290
             scales=(4, 8, 16, 32),
             widths=(96, 192, 384, 512),
-            motion=dict(stride=8, channels=64, radius=4),
+            parallax=dict(),
             confidence=True,
         )
     ),

@@ -24,7 +24,7 @@ model = dict(
             invariance='scale',
             scales=(4, 8, 16, 32),
             widths=(96, 192, 384, 512),
-            motion=dict(stride=8, channels=64, radius=4),
+            parallax=dict(),
             confidence=True,
         )
     ),

@@ -25,7 +25,7 @@ model = dict(
             canonical_focal_px=519.0,  # NYU's own
             scales=(4, 8, 16, 32),
             widths=(96, 192, 384, 512),
-            motion=dict(stride=8, channels=64, radius=4),
+            parallax=dict(),
             confidence=True,
         )
     ),

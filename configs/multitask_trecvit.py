@@ -34,7 +34,7 @@ model = dict(
             invariance='scale',
             scales=(4, 8, 16, 32),
             widths=(40, 56, 80, 112),
-            motion=dict(stride=8, channels=32, radius=4),
+            parallax=dict(),
             context=dict(stride=16, depth=2, num_heads=4),
             encode=True,
             confidence=True,

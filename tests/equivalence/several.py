@@ -18,12 +18,12 @@ POINTS = dict(
 MASKS = dict(type='ObjectTokenHead', channels=8, fine_channels=4, hidden_dim=8, target_dim=8, window=2)
 DEPTH = dict(
     plain=dict(type='DPTDepthHead', scales=(4, 8, 16), widths=(8, 12, 16), confidence=True),
-    motion=dict(
+    parallax=dict(
         type='DPTDepthHead', scales=(4, 8, 16), widths=(8, 12, 16), confidence=True,
-        motion=dict(stride=8, channels=6, radius=2),
+        parallax=dict(lags=(1, 2)),
     ),
     blocks=dict(
-        type='DPTDepthHead', scales=(4, 8), widths=8, kind='depth', motion=dict(stride=8, channels=4, radius=1),
+        type='DPTDepthHead', scales=(4, 8), widths=8, kind='depth', parallax=dict(lags=(1,)),
         context=dict(stride=8, depth=2, num_heads=2),
     ),
 )  # fmt: skip

@@ -60,7 +60,7 @@ def test_prediction_does_not_depend_on_its_chunks() -> None:
     video = np.random.default_rng(0).integers(0, 255, (7, *SIZE, 3), dtype=np.uint8)
     answers = []
     for frames in (1, 3, 7):
-        model = build(dict(depth=DEPTH['motion']), chunk_frames=frames)
+        model = build(dict(depth=DEPTH['parallax']), chunk_frames=frames)
         sample = VideoSample(video)
         data = dict(inputs=[torch.from_numpy(video).permute(0, 3, 1, 2)], data_samples=[sample])
         answers.append(model.test_step(data)[0].predictions['depth'])
@@ -71,7 +71,7 @@ def test_prediction_does_not_depend_on_its_chunks() -> None:
 
 @torch.no_grad()
 def test_videos_of_a_batch_do_not_disturb_one_another() -> None:
-    model = build(dict(depth=DEPTH['motion']))
+    model = build(dict(depth=DEPTH['parallax']))
     videos = torch.cat([clip(), clip().flip(1, 3)])
     together = joined('depth', [model.step(videos, model.start(2))[0]['depth']])
     for row in range(2):

@@ -33,7 +33,7 @@ EVENTS = dict(points=POINT_SCHEDULE, masks=MASK_SCHEDULE)
 
 
 def heads(points: str = 'volume') -> dict[str, dict]:
-    return dict(points=POINTS[points], masks=MASKS, depth=DEPTH['motion'])
+    return dict(points=POINTS[points], masks=MASKS, depth=DEPTH['parallax'])
 
 
 @pytest.fixture(scope='module', params=list(POINTS))
@@ -102,7 +102,7 @@ def test_who_comes_and_goes_does_not_disturb_depth(points: str) -> None:
 
 def test_tokens_that_patches_see_do_disturb_depth() -> None:
     """Why read-only is the default of object tokens: the other choice is felt by every head."""
-    seen = build(dict(masks=dict(MASKS, attention='full'), depth=DEPTH['motion']))
+    seen = build(dict(masks=dict(MASKS, attention='full'), depth=DEPTH['parallax']))
     still, _ = stream(seen, [1] * FRAMES)
     busy, _ = stream(seen, [1] * FRAMES, masks=MASK_SCHEDULE)
     assert (busy['depth']['log_values'] - still['depth']['log_values']).abs().max() > 1e-4

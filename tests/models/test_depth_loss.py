@@ -10,7 +10,6 @@ from trecvit_dense.models.losses.depth_loss import (
     confidence_loss,
     gradient_loss,
     masked_mean,
-    motion_loss,
     normalise,
     silog_loss,
     ssi_loss,
@@ -86,14 +85,6 @@ def test_confidence_falls_where_residuals_are_large():
     logits = torch.zeros(1, 1, 1, 2, requires_grad=True)
     confidence_loss(residual, logits, valid).sum().backward()
     assert logits.grad[0, 0, 0, 0] < 0 < logits.grad[0, 0, 0, 1]
-
-
-def test_motion_is_the_true_shift():
-    truth = torch.tensor([[[[[1.0, -1.0], [0.5, 0.0]]]]])  # (B, T, h, w, 2)
-    known = torch.ones(1, 1, 1, 2, dtype=torch.bool)
-    near = motion_loss(truth + 0.1, truth, known)
-    assert motion_loss(truth, truth, known) < near < motion_loss(truth + 3, truth, known)
-    assert motion_loss(truth + 1, truth + 9, known) == 0  # too fast to be asked for
 
 
 @pytest.mark.parametrize('fill', [float('nan'), float('inf'), 0.0, -1e9])

@@ -35,6 +35,8 @@ class SyntheticSceneDataset(ProceduralDataset):
         photometric: Odds and strength of light change, blur, noise and compression, 0 for clean renders.
         indoor: Share of clips in rooms; the others are in the open.
         movers: Share of clips with moving solids.
+        travel: Share of the camera's speed that is walked, the rest is turned; None: any share, and a clip in twenty
+            stands still. Only a camera that goes somewhere shows depth by motion.
         query_mode: ``'first'`` asks for a point on its first visible frame, ``'random'`` on any visible one. None:
             random for train, first otherwise.
         object_fraction: Share of points picked on objects rather than on the background.
@@ -65,6 +67,7 @@ class SyntheticSceneDataset(ProceduralDataset):
         photometric: float = 1.0,
         indoor: float = 0.75,
         movers: float = 0.4,
+        travel: float | None = None,
         query_mode: str | None = None,
         object_fraction: float = 0.6,
         reference_frames: int | None = 24,
@@ -83,7 +86,8 @@ class SyntheticSceneDataset(ProceduralDataset):
         check_at_least(1, num_frames=num_frames, num_points=num_points)
         check_strengths(motion=motion, camera=camera, photometric=photometric)
         query_mode = check_clip(size, query_mode, split)
-        for name, value in dict(indoor=indoor, movers=movers, object_fraction=object_fraction).items():
+        shares = dict(indoor=indoor, movers=movers, object_fraction=object_fraction, travel=travel or 0)
+        for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise ValueError(f'{name} is {value}; wanted a share from 0 to 1')
         self.spec = SceneSpec(
@@ -96,6 +100,7 @@ class SyntheticSceneDataset(ProceduralDataset):
             photometric=photometric,
             indoor=indoor,
             movers=movers,
+            travel=travel,
             query_mode=query_mode,
             object_fraction=object_fraction,
             reference_frames=reference_frames,

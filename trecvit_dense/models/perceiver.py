@@ -124,6 +124,8 @@ class VideoPerceiver(BaseModel):
         options = dict(prompts=groups, prompt_layers=self.training) if groups else {}
         with torch.set_grad_enabled(torch.is_grad_enabled() and 'backbone' not in self.freeze):
             features, memory = self.backbone(video[:, :first], state=memory or None, **options)
+        if any(head.reads_grey for head in heads.values()):
+            features.grey = self.data_preprocessor.grey(video[:, :first])
         if not split:
             return features, memory
         scopes = {task: head.after_first_frame(features, scopes[task], input_size) for task, head in heads.items()}

@@ -58,6 +58,11 @@ class VideoPreprocessor(BaseDataPreprocessor):
             frames = F.pad(frames, (0, pad_x, 0, pad_y), mode='replicate')
         return frames.view(batch, time, channels, *frames.shape[-2:]), scale
 
+    def grey(self, video: Tensor) -> Tensor:
+        """Normalised ``(B, T, 3, H, W)`` to luma ``(B, T, H, W)`` in [0, 1] (ITU-R BT.601)."""
+        luma = torch.einsum('bcthw,c->bthw', video.transpose(1, 2), video.new_tensor([0.299, 0.587, 0.114]))
+        return (luma + 1) / 2 if self.value_range == 'signed' else luma
+
     def _proportional(self, height: int, width: int) -> tuple[int, int]:
         longer = max(height, width)
         wanted = min(max(longer, self.min_side or longer), self.max_side or max(longer, self.min_side or longer))

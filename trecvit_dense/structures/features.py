@@ -63,12 +63,14 @@ class Features:
         class_token: ``(B, T, C)`` after the final norm, or None.
         prompts: Group name to tokens ``(B, T, Q, C)`` after the final norm.
         prompt_layers: Group name to the un-normalised tokens after each block (``depth`` tensors), when asked for.
+        grey: ``(B, T, H, W)`` the model's input in grey, values in [0, 1], where a head reads it.
     """
 
     levels: tuple[FeatureLevel, ...]
     class_token: Tensor | None = None
     prompts: dict[str, Tensor] = field(default_factory=dict)
     prompt_layers: dict[str, list[Tensor]] = field(default_factory=dict)
+    grey: Tensor | None = None
 
     def then(self, later: Features) -> Features:
         """These frames followed by those of ``later``."""
@@ -88,4 +90,5 @@ class Features:
                 name: [join(a, b) for a, b in zip(layers, later.prompt_layers[name], strict=True)]
                 for name, layers in self.prompt_layers.items()
             },
+            join(self.grey, later.grey),
         )

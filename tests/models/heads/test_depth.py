@@ -1,4 +1,4 @@
-"""The depth head on every kind of backbone levels, its motion memory, its losses and its answers."""
+"""The depth head on every kind of backbone levels, its memories, its losses and its answers."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from trecvit_dense.models.depth_truth import motion_to_previous
 from trecvit_dense.models.heads.base import DepthOutput
 from trecvit_dense.models.heads.depth import DPTDepthHead
 from trecvit_dense.models.layers.dense_fusion import assign_levels
-from trecvit_dense.models.layers.motion_memory import MotionMemory, compare, follow, planar_motion
 from trecvit_dense.structures import DepthMap, FeatureLevel, Features, RecurrentState, VideoSample
 
 SIZE = (48, 64)
 MEMORIES = dict(
-    motion=dict(stride=8, channels=4, radius=2),
+    parallax=dict(),
     context=dict(stride=16, depth=1, num_heads=2),
     encode=True,
     confidence=True,
@@ -31,7 +28,10 @@ def make_features(strides, channels=8, *, batch=2, time=3, seed=0) -> Features:
         grid = (-(-SIZE[0] // stride), -(-SIZE[1] // stride))
         tokens = torch.randn(batch, time, grid[0] * grid[1], channels, generator=generator)
         levels.append(FeatureLevel(tokens, grid, (stride, stride)))
-    return Features(tuple(levels))
+    texture = torch.rand(batch, 1, SIZE[0], SIZE[1] + 4 * time, generator=generator)
+    texture = F.avg_pool2d(texture, 5, 1, 2)[:, 0]
+    grey = torch.stack([texture[..., 4 * t : 4 * t + SIZE[1]] for t in range(time)], 1)
+    return Features(tuple(levels), grey=grey)
 
 
 def make_head(strides, **options) -> DPTDepthHead:
@@ -72,7 +72,7 @@ def test_every_backbone_and_no_idle_parameter(strides, options):
     idle = {name for name, value in head.named_parameters() if value.grad is None or not value.grad.abs().any()}
     assert idle <= {'out.2.bias'}  # the scale of relative depth: nothing can depend on it
     assert all(torch.isfinite(value) for value in losses.values())
-    assert {key.split('.')[0] for key in state} == ({'motion', 'context'} if options else set())
+    assert {key.split('.')[0] for key in state} == ({'parallax', 'context'} if options else set())
 
 
 def test_step_equals_clip():
@@ -84,83 +84,34 @@ def test_step_equals_clip():
         state, parts = RecurrentState(), []
         for first, last in ((0, 1), (1, 3), (3, 5)):
             levels = tuple(FeatureLevel(x.tokens[:, first:last], x.grid, x.stride) for x in features.levels)
-            output, state = head(Features(levels), state, SIZE)
+            output, state = head(Features(levels, grey=features.grey[:, first:last]), state, SIZE)
             parts.append(output.log_values)
     torch.testing.assert_close(torch.cat(parts, 1), clip.log_values)
     for key in end:
         torch.testing.assert_close(state[key], end[key])
 
 
-def test_motion_memory_sees_what_moved():
-    """A picture that moves by one cell to the right: the motion points back to the left, at both strides."""
-    torch.manual_seed(0)
-    memory = MotionMemory(6, 5, channels=16, radius=2)
-    memory.temperature.data.fill_(4.0)
-    nn.init.zeros_(memory.refine[-1].weight)
-    wide, fine = torch.randn(1, 6, 12, 14), torch.randn(1, 5, 24, 28)
-    maps = torch.stack([wide[..., 1:13], wide[..., :12]], 1)  # (B, T, C, h, w)
-    fine_maps = torch.stack([fine[..., 2:26], fine[..., :24]], 1)
-    added, fine_added, (coarse, refined), state = memory(maps, fine_maps, RecurrentState())
-    assert (coarse[0, 1, 2:-2, 3:-2] - torch.tensor([-1.0, 0.0])).abs().max() < 0.1  # away from the border
-    assert (refined[0, 1, 4:-4, 6:-4] - torch.tensor([-2.0, 0.0])).abs().mean() < 0.2
-    assert added.shape == maps.shape
-    assert fine_added.shape == fine_maps.shape
-    assert coarse[:, 0].abs().max() < 1e-6  # nothing came before
-    assert {key: tuple(value.shape) for key, value in state.items()} == dict(
-        looks=(1, 16, 12, 12), fine_looks=(1, 16, 24, 24), memory=(1, 16, 12, 12)
-    )
-
-
-def test_windows_of_whole_rows_are_windows():
-    torch.manual_seed(0)
-    now, before = torch.randn(2, 3, 5, 7), torch.randn(2, 3, 5, 7)
-    around = F.unfold(before, 5, padding=2).view(2, 3, 25, 5, 7)
-    torch.testing.assert_close(compare(now, before, 2), torch.einsum('nchw,ncshw->nshw', now, around))
-
-
-def test_what_follows_the_motion_is_read_where_it_came_from():
-    maps = torch.randn(1, 2, 6, 8)
-    motion = torch.zeros(1, 2, 6, 8)
-    motion[:, 0] = -1
-    torch.testing.assert_close(follow(maps, motion)[..., 1:], maps[..., :-1], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(follow(maps, motion * 0), maps, atol=1e-5, rtol=1e-5)
-
-
-def test_a_plane_shows_no_parallax():
-    """Eight numbers say how the picture of a plane moves, whatever the camera does; what stands out is left over."""
-    y, x = torch.meshgrid(torch.linspace(-1, 1, 12), torch.linspace(-1, 1, 16), indexing='ij')
-    motion = torch.stack([1 + 0.3 * x - 0.2 * y + 0.1 * x * x, -0.5 + 0.2 * x + 0.1 * x * y])[None]
-    weight = torch.ones(1, 1, 12, 16)
-    assert (motion - planar_motion(motion, weight)).abs().max() < 0.01
-    near = motion.clone()
-    near[:, 0, 4:7, 5:8] += 2
-    weight[..., 4:7, 5:8] = 0.01
-    left = near - planar_motion(near, weight)
-    assert left[:, 0, 4:7, 5:8].min() > 1.9
-    assert left[..., :3].abs().max() < 0.05
-
-
-def test_truth_of_motion_follows_the_camera():
-    """The camera moves by 0.1 m to the right: the scene lay ``0.1 f / z`` to the right one frame before."""
-    sample = make_sample()
-    motion, known = motion_to_previous(sample.depth, (6, 8), 8, (1.0, 1.0))
-    rows = ((np.arange(6) + 0.5) * 8).astype(int)
-    expected = 0.1 * SIZE[1] / sample.depth.depth_m[0, rows, 0] / 8
-    np.testing.assert_allclose(motion[1, :, 2, 0], expected, rtol=1e-5)
-    assert motion[..., 1].abs().max() < 1e-5
-    assert not known[0].any()
-    assert known[1, :, :6].all()
-    assert motion_to_previous(make_sample(poses=False).depth, (6, 8), 8, (1.0, 1.0)) is None
+@torch.no_grad()
+@pytest.mark.parametrize(('kind', 'sign'), [('disparity', 1), ('depth', -1)])
+def test_the_head_starts_from_what_motion_says(kind, sign):
+    """A head that has learnt nothing answers what is known from motion; metres take the relief, not the unit."""
+    head = make_head((4, 16), parallax=dict(), kind=kind).eval()
+    torch.nn.init.zeros_(head.out[-1].weight)
+    features = make_features((4, 16))
+    found, _ = head.parallax(features.grey, (12, 16), RecurrentState())
+    assert found.trust[:, -1].mean() > 0.1
+    output, _ = head(features, RecurrentState(), SIZE)
+    start = found.filled if kind == 'disparity' else found.filled - found.centre[..., None, None]
+    torch.testing.assert_close(output.log_values, sign * start)
 
 
 def test_truth_of_another_size_is_the_same_truth():
-    head = make_head((4, 16), motion=dict(stride=8, channels=4, radius=2))
+    head = make_head((4, 16))
     output, _ = head(make_features((4, 16), batch=1), RecurrentState(), SIZE)
     one, other = make_sample(), make_sample(size=(96, 128))
     other.video = one.video
     first, second = (head.loss(output, [sample], (1.0, 1.0)) for sample in (one, other))
-    for name in ('loss_ssi', 'loss_motion'):
-        assert first[name].item() == pytest.approx(second[name].item(), rel=0.02)
+    assert first['loss_ssi'].item() == pytest.approx(second['loss_ssi'].item(), rel=0.02)
 
 
 def test_sparse_truth_and_clips_without_any():
@@ -235,8 +186,8 @@ def test_bad_truth_is_named(change, message):
         (dict(kind='metres'), "kind is 'metres'; wanted 'disparity' or 'depth'"),
         (dict(invariance='shift'), "invariance is 'shift'"),
         (dict(alignment='mean'), "alignment is 'mean'"),
-        (dict(motion=dict(stride=2)), 'motion has stride 2; wanted one of the scales'),
-        (dict(motion=dict(stride=4)), 'motion has no scale of half its stride'),
+        (dict(context=dict(stride=2)), 'context has stride 2; wanted one of the scales'),
+        (dict(parallax=dict(lags=(2, 1))), 'lags are'),
         (dict(loss_weights=dict(sillog=1.0)), "loss_weights names 'sillog'"),
         (dict(kind='depth', max_depth_m=0.0), 'wanted two numbers, the smaller first'),
     ],

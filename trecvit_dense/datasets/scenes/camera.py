@@ -38,6 +38,7 @@ def random_trajectory(
     pitch: float,
     reach_m: float,
     scale_m: float,
+    travel: float | None = None,
 ) -> np.ndarray:
     """Walk, pan, tilt, roll and shake from a first view.
 
@@ -46,6 +47,7 @@ def random_trajectory(
         start: ``(3,)`` first position.
         reach_m: How far the camera may stray.
         scale_m: Typical distance of the scene; speeds of translation go with it.
+        travel: Share of the speed that is walked, the rest is turned, and no clip stands still; None: any share.
 
     Returns:
         ``(T, 4, 4)`` camera to world.
@@ -53,8 +55,8 @@ def random_trajectory(
     frames = len(clock)
     angles, centre = np.zeros((frames, 3)), np.zeros((frames, 3))
     roll = float(np.clip(rng.normal(0, 2.5), -8, 8)) * np.pi / 180
-    if strength > 0 and rng.random() > 0.05:
-        share = rng.dirichlet([1.2, 1.2])
+    if strength > 0 and (rng.random() > 0.05 or travel is not None):
+        share = rng.dirichlet([1.2, 1.2]) if travel is None else (1 - travel, travel)
         speed = heavy_tailed(rng, 0.014, 0.65, 0.05) * strength
         turn = path(rng, clock, share[0] * speed * 1.3, 2, bound=rng.uniform(0.3, 1.2))
         angles[:, :2] = (turn - turn[0]) * (1, 0.5)

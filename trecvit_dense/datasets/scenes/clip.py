@@ -35,6 +35,7 @@ class SceneSpec(ClipSpec):
     num_objects: tuple[int, int] = (6, 32)
     indoor: float = 0.75
     movers: float = 0.4
+    travel: float | None = None
     split: int = 0
 
 
@@ -113,9 +114,8 @@ def _camera(
             break
     _, place, yaw, pitch, median = best
     reach = float(np.clip(0.5 * median, 0.4, 4.0))
-    poses = random_trajectory(
-        rng, spec.clock, spec.camera * spec.motion, place, yaw, pitch, reach, float(np.clip(median, 0.8, 12))
-    )
+    strength, scale = spec.camera * spec.motion, float(np.clip(median, 0.8, 12))
+    poses = random_trajectory(rng, spec.clock, strength, place, yaw, pitch, reach, scale, spec.travel)
     low, high = np.array([*(site.low + 0.25), 0.25]), np.array([*(site.high - 0.25), site.ceiling - 0.15])
     return keep_clear(world, poses, low, high)
 

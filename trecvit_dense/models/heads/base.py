@@ -21,6 +21,7 @@ class Head(nn.Module):
     """
 
     requires_prompts = False
+    reads_grey = False  # True: ``features.grey`` holds the frames, for what is measured and not learned
 
     def __init__(
         self, backbone_channels: tuple[int, ...] = (), backbone_strides: tuple[tuple[float, float], ...] = ()

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trecvit_dense.models.layers.context_blocks import ContextBlocks
 from trecvit_dense.models.layers.dense_fusion import PyramidFusion, Reassemble
-from trecvit_dense.models.layers.motion_memory import MotionMemory
+from trecvit_dense.models.layers.motion_parallax import MotionParallax
 from trecvit_dense.models.losses.depth_criterion import DepthCriterion
 from trecvit_dense.registry import MODELS
 from trecvit_dense.structures import DepthPrediction, Features, RecurrentState, VideoSample
@@ -27,18 +26,18 @@ KINDS = ('disparity', 'depth')
 class DPTDepthHead(Head):
     """Depth by reassembly and fusion of levels (DPT, ICCV 2021), with an optional memory that follows the picture.
 
-    The head works on every backbone: it reads features alone. What is steady through time is so because the state
-    carries it: that of the backbone, and with ``motion`` the head's own (see
-    :class:`trecvit_dense.models.layers.motion_memory.MotionMemory`).
+    The head works on every backbone: it reads features alone, and with ``parallax`` also the frames in grey. What is
+    steady through time is so because the state carries it: that of the backbone, that of ``context``, and the map of
+    depth from motion (see :class:`trecvit_dense.models.layers.motion_parallax.MotionParallax`), to which the head adds
+    what looks tell: shapes where nothing moved, edges, things that move by themselves.
 
     Args:
         kind: ``'disparity'``: one over depth, relative; ``'depth'``: metres.
         scales: Strides of the maps that are fused, ascending; the output has the first one.
         widths: Channels of each, or one number for all.
-        motion: ``dict(stride=..., channels=32, radius=4)``: where to compare neighbouring frames, and again at the next
-            finer scale; None: not at all.
+        parallax: Options of :class:`.MotionParallax`, which starts from where motion says things are; None: without.
         context: ``dict(stride=..., depth=2, num_heads=4)``: TRecViT blocks of the head's own at one scale, behind
-            motion (see :class:`trecvit_dense.models.layers.context_blocks.ContextBlocks`); None: none.
+            parallax (see :class:`trecvit_dense.models.layers.context_blocks.ContextBlocks`); None: none.
         encode: Carry fine maps down to coarse ones first (see :class:`.PyramidFusion`): for backbones that stay as they
             are, or whose levels come from a shallow stem.
         confidence: Also say how sure each value is.
@@ -64,7 +63,7 @@ class DPTDepthHead(Head):
         kind: str = 'disparity',
         scales: Sequence[int] = (4, 8, 16, 32),
         widths: int | Sequence[int] = 128,
-        motion: dict[str, int] | None = None,
+        parallax: dict[str, Any] | None = None,
         context: dict[str, int] | None = None,
         encode: bool = False,
         confidence: bool = False,
@@ -98,9 +97,9 @@ class DPTDepthHead(Head):
         )
         self.scales, self.stride = tuple(scales), int(scales[0])
         self.reassemble = Reassemble(backbone_channels, backbone_strides, scales=self.scales, widths=widths)
-        self.motion_index, self.motion, self.spread = None, None, nn.ModuleList()
-        if motion is not None:
-            self._build_motion(dict(motion), widths)
+        self.parallax = None if parallax is None else MotionParallax(**parallax)
+        self.reads_grey = self.parallax is not None
+        self.see = None if parallax is None else nn.Conv2d(3, widths[0], 3, padding=1)
         self.context_index, self.context = None, None
         if context is not None:
             options = dict(context)
@@ -114,15 +113,6 @@ class DPTDepthHead(Head):
         )
         nn.init.normal_(self.out[-1].weight, std=0.1)
         nn.init.zeros_(self.out[-1].bias)
-
-    def _build_motion(self, motion: dict[str, int], widths: list[int]) -> None:
-        self.motion_index = self._index_of('motion', motion.pop('stride', 8))
-        if not self.motion_index or self.scales[self.motion_index] != 2 * self.scales[self.motion_index - 1]:
-            raise ValueError(f'motion has no scale of half its stride; wanted one of {self.scales} with such')
-        width = widths[self.motion_index]
-        self.motion = MotionMemory(width, widths[self.motion_index - 1], **motion)
-        # What moved is evidence for the coarse maps, too: the motion of the camera is a matter of the whole frame.
-        self.spread = nn.ModuleList(nn.Conv2d(width, wide, 1) for wide in widths[self.motion_index + 1 :])
 
     def _index_of(self, name: str, stride: int) -> int:
         if stride not in self.scales:
@@ -138,32 +128,22 @@ class DPTDepthHead(Head):
     ) -> tuple[DepthOutput, RecurrentState]:
         """Depth of the frames in ``features``, at stride ``scales[0]``."""
         batch, time = features.levels[-1].tokens.shape[:2]
-        maps, extras, new_state = self.reassemble(features), {}, RecurrentState()
-        if self.motion is not None:
-            maps, extras['motion'], memory = self._move(maps, (batch, time), state.scope('motion'))
-            new_state.put('motion', memory)
+        maps, start, new_state = self.reassemble(features), 0.0, RecurrentState()
+        if self.parallax is not None:
+            found, memory = self.parallax(features.grey, tuple(maps[0].shape[-2:]), state.scope('parallax'))
+            maps[0] = maps[0] + self.see(found.cues().to(maps[0].dtype))
+            # The unit that motion is seen in is as good as any for disparity, but it is not the metre.
+            start = found.filled if self.kind == 'disparity' else found.centre[..., None, None] - found.filled
+            new_state.put('parallax', memory)
         if self.context is not None:
             chosen = maps[self.context_index].unflatten(0, (batch, time))
             chosen, memory = self.context(chosen, state.scope('context'))
             maps[self.context_index] = chosen.flatten(0, 1)
             new_state.put('context', memory)
         decoded = self.out(self.fusion(maps)).unflatten(0, (batch, time)).float()  # (B, T, 1 or 2, h, w)
-        values = decoded[:, :, 0].clamp(*self.log_limits)
+        values = (decoded[:, :, 0] + start).clamp(*self.log_limits)
         confidence = decoded[:, :, 1] if decoded.shape[2] > 1 else None
-        return DepthOutput(values, self.kind, self.stride, confidence, extras), new_state
-
-    def _move(
-        self, maps: list[Tensor], shape: tuple[int, int], state: RecurrentState
-    ) -> tuple[list[Tensor], list[tuple[Tensor, int]], RecurrentState]:
-        """Add motion and memory to the maps; also returns the motion at both strides, in cells of each."""
-        index = self.motion_index
-        pair = (maps[k].unflatten(0, shape) for k in (index, index - 1))
-        added, fine_added, motions, state = self.motion(*pair, state)
-        added = added.flatten(0, 1)
-        maps = [*maps[: index - 1], maps[index - 1] + fine_added.flatten(0, 1), maps[index] + added, *maps[index + 1 :]]
-        for k, layer in enumerate(self.spread, index + 1):
-            maps[k] = maps[k] + layer(F.adaptive_avg_pool2d(F.relu(added), maps[k].shape[-2:]))
-        return maps, list(zip(motions, self.scales[index - 1 : index + 1][::-1], strict=True)), state
+        return DepthOutput(values, self.kind, self.stride, confidence), new_state
 
     # -------------------------------------------------------------------------------------------------- loss
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trecvit_dense.models.depth_truth import focal_px, motion_to_previous, truth_scale
+from trecvit_dense.models.depth_truth import focal_px, truth_scale
 from trecvit_dense.models.heads.base import DepthOutput
 from trecvit_dense.structures import VideoSample
 
@@ -16,14 +16,13 @@ from .depth_loss import (
     confidence_loss,
     gradient_loss,
     masked_median,
-    motion_loss,
     normalise,
     silog_loss,
     ssi_loss,
     temporal_gradient_loss,
 )
 
-WEIGHTS = dict(silog=1.0, ssi=1.0, gradient=0.5, temporal=0.5, motion=0.5, confidence=0.2)
+WEIGHTS = dict(silog=1.0, ssi=1.0, gradient=0.5, temporal=0.5, confidence=0.2)
 INVARIANCES, ALIGNMENTS = ('scale', 'affine'), ('median', 'least_squares')
 
 
@@ -100,7 +99,6 @@ class DepthCriterion:
             ssi=True,
             gradient=True,
             temporal=True,
-            motion='motion' in output.extras,
             confidence=output.confidence_logits is not None,
         )
         return [name for name, made in there.items() if made and self.weights[name]]
@@ -108,7 +106,7 @@ class DepthCriterion:
     @staticmethod
     def _nothing(output: DepthOutput) -> Tensor:
         """Zero that depends on everything: no parameter may be without a gradient where processes share them."""
-        parts = [output.log_values, *(flow for flow, _ in output.extras.get('motion', ()))]
+        parts = [output.log_values]
         if output.confidence_logits is not None:
             parts.append(output.confidence_logits)
         return sum(part.sum() * 0 for part in parts)
@@ -142,8 +140,6 @@ class DepthCriterion:
         )
         if chosen.confidence_logits is not None:
             losses['confidence'] = confidence_loss(residual.detach(), chosen.confidence_logits, valid)
-        if 'motion' in output.extras:
-            losses |= self._motion(output.extras['motion'], rows, samples, ratio)
         return losses
 
     def _truth(
@@ -166,20 +162,3 @@ class DepthCriterion:
             depths.append(torch.from_numpy(depth))
             valids.append(torch.from_numpy(np.ascontiguousarray(valid)))
         return torch.stack(depths).to(device), torch.stack(valids).to(device)
-
-    @staticmethod
-    def _motion(
-        motions: Sequence[tuple[Tensor, int]], rows: list[int], samples: list[VideoSample], ratio: tuple[float, float]
-    ) -> dict[str, Tensor]:
-        """Mean over the strides at which motion was found; nothing for clips without poses."""
-        total: Tensor | float = 0.0
-        for flow, stride in motions:
-            grid = tuple(flow.shape[2:4])
-            found = [motion_to_previous(sample.depth, grid, stride, ratio) for sample in samples]
-            known = [row for row, truth in zip(rows, found, strict=True) if truth is not None]
-            if not known:
-                return {}
-            truth = zip(*(pair for pair in found if pair is not None), strict=True)
-            displacement, there = (torch.stack(part).to(flow.device) for part in truth)
-            total = total + motion_loss(flow[known], displacement, there) / len(motions)
-        return dict(motion=total)

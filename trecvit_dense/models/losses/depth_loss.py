@@ -106,19 +106,6 @@ def confidence_loss(residual: Tensor, logits: Tensor, valid: Tensor, *, alpha: f
     return masked_mean(residual.abs() * price.exp() - alpha * price, valid)
 
 
-def motion_loss(motion: Tensor, displacement: Tensor, known: Tensor, *, limit: float = 8.0) -> Tensor:
-    """Distance from the true motion between neighbouring frames, its logarithm from one cell on.
-
-    Args:
-        motion, displacement: ``(B, T, h, w, 2)`` x, y in cells.
-        known: ``(B, T, h, w)`` bool.
-        limit: Cells; faster things are not asked for.
-    """
-    known = known & (displacement.abs() < limit).all(-1)
-    distance = torch.where(known[..., None], motion - displacement, 0).square().sum(-1)
-    return masked_mean((distance + 1e-2).sqrt().log1p(), known)
-
-
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of every clip over ``mask``, ``(B,)``; zero, with a gradient of zero, where it is empty."""
     return torch.where(mask, values, 0).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1)
