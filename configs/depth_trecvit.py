@@ -1,9 +1,9 @@
-# The default depth model: a DPT head on the small TRecViT in the box, which stays as it is, on ray-cast scenes.
+# The default depth model: depth from motion and looks. A DPT head on the small TRecViT in the box, which stays as it is,
+# starts from what the motion between frames says, and is trained on ray-cast scenes through which a camera travels.
 #
 #   python tools/train.py configs/depth_trecvit.py
 #
-# Hardware and time: two CPU cores, about 15 minutes. docs/experiments.md has measured runs and says what is missing:
-#   depth from single views needs many more of them than a quarter of an hour shows.
+# Hardware and time: two CPU cores, about 15 minutes. docs/experiments.md has measured runs and says what is missing.
 
 _base_ = ['_base_/default_runtime.py']
 
@@ -47,7 +47,15 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DrawSampler'),
     collate_fn=dict(type='pseudo_collate'),
-    dataset=dict(type='SyntheticSceneDataset', length=100000, size=(64, 96), num_frames=6, num_points=1, split='train'),
+    dataset=dict(
+        type='SyntheticSceneDataset',
+        length=100000,
+        size=(64, 96),
+        num_frames=6,
+        num_points=1,
+        travel=0.7,
+        split='train',
+    ),
 )
 val_dataloader = dict(
     batch_size=1,
@@ -55,7 +63,9 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='pseudo_collate'),
-    dataset=dict(type='SyntheticSceneDataset', length=16, size=(96, 144), num_frames=24, num_points=1, split='val'),
+    dataset=dict(
+        type='SyntheticSceneDataset', length=16, size=(112, 168), num_frames=16, num_points=1, travel=0.7, split='val'
+    ),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(
@@ -80,3 +90,17 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=1200, T_max=1150),
 ]
+
+# The depth head in the box: larger frames, shorter clips, many more views.  --cfg-options preset=boxed
+presets = dict(
+    boxed={
+        'train_dataloader.dataset.size': (112, 168),
+        'train_dataloader.dataset.num_frames': 4,
+        'train_dataloader.dataset.travel': None,
+        'train_cfg.max_iters': 10000,
+        'train_cfg.val_interval': 10000,
+        'param_scheduler.1.eta_min': 1e-5,
+        'param_scheduler.1.end': 10000,
+        'param_scheduler.1.T_max': 9950,
+    }
+)

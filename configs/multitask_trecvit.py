@@ -60,6 +60,8 @@ train_dataloader = dict(
                 num_frames=8,
                 num_points=48,
                 num_targets=(1, 3),
+                travel=0.7,
+                reference_frames=12,  # at the usual pace of short clips points would travel too far to be followed
                 split='train',
             ),
             dict(

@@ -194,6 +194,14 @@ def test_nothing_breaks_on_black_frames():
     assert math.isclose(float(found.filled.abs().max()), 0, abs_tol=0.5)
 
 
+def test_autocast_changes_nothing():
+    grey, *_ = rendered(frames=4)
+    wanted, _ = MotionParallax()(grey, (24, 32), RecurrentState())
+    with torch.autocast('cpu', torch.bfloat16):
+        found, _ = MotionParallax()(grey, (24, 32), RecurrentState())
+    assert torch.equal(found.filled, wanted.filled)
+
+
 @pytest.mark.parametrize('lags', [(), (0, 1), (3, 1), (1, 1)])
 def test_lags_that_make_no_sense(lags):
     with pytest.raises(ValueError, match='lags are'):

@@ -74,7 +74,7 @@ class MotionParallax(nn.Module):
     """
 
     def __init__(
-        self, *, lags: Sequence[int] = (1, 3), focal: float = 1.05, noise_px: float = 0.8, drift: float = 0.03
+        self, *, lags: Sequence[int] = (1, 3, 9), focal: float = 1.05, noise_px: float = 0.8, drift: float = 0.03
     ) -> None:
         super().__init__()
         if not lags or min(lags) < 1 or list(lags) != sorted(set(lags)):
@@ -84,6 +84,10 @@ class MotionParallax(nn.Module):
     @torch.no_grad()
     def forward(self, grey: Tensor, grid: tuple[int, int], state: RecurrentState) -> tuple[Parallax, RecurrentState]:
         """Advance by the T frames of ``grey (B, T, H, W)``, values in [0, 1], with maps of ``grid`` cells."""
+        with torch.autocast(grey.device.type, enabled=False):  # geometry needs all the digits there are
+            return self._watch(grey.float(), grid, state)
+
+    def _watch(self, grey: Tensor, grid: tuple[int, int], state: RecurrentState) -> tuple[Parallax, RecurrentState]:
         batch, time, height, width = grey.shape
         now = (grey * 255).round().clamp(0, 255).to(torch.uint8)
         past, seen = state.get('grey'), state.get('seen')
