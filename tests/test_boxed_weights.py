@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import torch
 
 from trecvit_dense.checkpoints import load_model
 from trecvit_dense.checkpoints.io import BOXED
 from trecvit_dense.datasets.synthetic import SyntheticVideoDataset
+from trecvit_dense.datasets.synthetic_scenes import SyntheticSceneDataset
+from trecvit_dense.evaluation import DepthMetric
 from trecvit_dense.evaluation.functional.tapvid import compute_tapvid_metrics
 from trecvit_dense.structures import PointTracks, VideoSample
 
@@ -53,6 +56,22 @@ def test_they_segment() -> None:
             found.append(iou(labels[first + 1 :] == identity, later))
             copied.append(iou(np.broadcast_to(truth.labels[first] == identity, later.shape), later))
     assert np.mean(found) > np.mean(copied) + 0.2
+
+
+def test_they_see_depth() -> None:
+    model = load_model('boxed')
+    clips = SyntheticSceneDataset(length=6, size=(96, 144), num_frames=8, num_points=1, travel=0.8, split='test')
+    metric = DepthMetric(dataset_name='scenes', alignment='scale_shift_disparity_clip', cap_m=80.0)
+    for index in range(len(clips)):
+        sample = clips.sample(index)
+        sample.points = sample.masks = None
+        batch = dict(inputs=[torch.from_numpy(sample.video).permute(0, 3, 1, 2)], data_samples=[sample])
+        found = model(**model.data_preprocessor(batch), mode='predict')
+        assert set(found[0].predictions) == {'depth'}
+        metric.process({}, found)
+    scores = metric.evaluate(len(clips))
+    key = 'scenes/scale_shift_disparity_clip'
+    assert scores[f'{key}/AbsRel'] < 0.9 * scores[f'{key}/constant_frame/AbsRel']
 
 
 def iou(found: np.ndarray, truth: np.ndarray) -> float:

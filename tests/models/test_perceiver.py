@@ -8,7 +8,7 @@ import torch
 
 from trecvit_dense.models.heads import Head
 from trecvit_dense.registry import MODELS, use_scope
-from trecvit_dense.structures import PointTracks, RecurrentState, VideoSample
+from trecvit_dense.structures import DepthMap, PointTracks, RecurrentState, VideoSample
 
 use_scope()
 
@@ -51,10 +51,19 @@ def test_all_heads_read_one_pass(monkeypatch) -> None:
     model, frames = build(), []
     forward = model.backbone.forward
     monkeypatch.setattr(model.backbone, 'forward', lambda v, **k: frames.append(v.shape[1]) or forward(v, **k))
-    found = predict(model, make_sample())
+    sample = make_sample()
+    sample.depth = DepthMap(np.ones((5, 32, 32), np.float32), np.ones((5, 32, 32), bool))
+    found = predict(model, sample)
     assert frames == [2, 2, 1]
     assert found['depth'].shape == (5,)
     assert found['points'].xy_px.shape == (2, 5, 2)
+
+
+def test_only_heads_that_a_sample_asks_for_are_run(monkeypatch) -> None:
+    model = build()
+    monkeypatch.setattr(CountingHead, 'forward', lambda *_: pytest.fail('nobody asked for depth'))
+    assert set(predict(model, make_sample())) == {'points'}
+    assert model.tasks is None
 
 
 def test_a_sample_without_points_is_no_obstacle_to_the_other_heads() -> None:

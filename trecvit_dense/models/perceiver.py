@@ -203,18 +203,24 @@ class VideoPerceiver(BaseModel):
     def predict(self, video: Tensor, samples: list[VideoSample], scale: tuple[float, float]) -> list[VideoSample]:
         """Fill ``sample.predictions``; results are in pixels of ``sample.video``, masks in the size of their truth.
 
+        The heads are run for which a sample has points, masks or depth; one without any of these gets all answers.
         A sample whose ``meta['query_mode']`` is ``'strided'`` is also run backwards, for the frames before each query.
         One whose ``meta['ablate']`` names a memory (``'all'``, ``'backbone'``) is run again with that memory
         cleared before every frame: ``predictions['points_reset']`` and so on.
         """
+        before = self.tasks
         for index, sample in enumerate(samples):
             clip = video[index : index + 1]
-            sample.predictions.update(self._answers(clip, sample, scale))
-            if sample.meta.get('ablate'):
-                again = self._answers(clip, sample, scale, forget=sample.meta['ablate'])
-                sample.predictions.update(
-                    {f'{task}_reset': again[task] for task in again if task in ('points', 'masks', 'depth')}
-                )
+            truth = dict(points=sample.points, masks=sample.masks, depth=sample.depth)
+            if any(value is not None for value in truth.values()):
+                self.tasks = [task for task in self.running if truth.get(task, sample) is not None]
+            try:
+                sample.predictions.update(self._answers(clip, sample, scale))
+                if sample.meta.get('ablate'):
+                    again = self._answers(clip, sample, scale, forget=sample.meta['ablate'])
+                    sample.predictions.update({f'{task}_reset': again[task] for task in again if task in truth})
+            finally:
+                self.tasks = before
         return samples
 
     def _answers(
