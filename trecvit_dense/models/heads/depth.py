@@ -24,7 +24,7 @@ KINDS = ('disparity', 'depth')
 
 @MODELS.register_module()
 class DPTDepthHead(Head):
-    """Depth by reassembly and fusion of levels (DPT, ICCV 2021), with an optional memory that follows the picture.
+    """Depth by reassembly and fusion of levels (DPT, ICCV 2021), starting, if wanted, from depth by motion.
 
     The head works on every backbone: it reads features alone, and with ``parallax`` also the frames in grey. What is
     steady through time is so because the state carries it: that of the backbone, that of ``context``, and the map of
