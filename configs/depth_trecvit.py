@@ -33,6 +33,7 @@ model = dict(
             scales=(4, 8, 16, 32),
             widths=(40, 56, 80, 112),
             parallax=dict(),
+            steadiness=0.7,
             context=dict(stride=16, depth=2, num_heads=4),
             encode=True,
             confidence=True,

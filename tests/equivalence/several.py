@@ -20,7 +20,7 @@ DEPTH = dict(
     plain=dict(type='DPTDepthHead', scales=(4, 8, 16), widths=(8, 12, 16), confidence=True),
     parallax=dict(
         type='DPTDepthHead', scales=(4, 8, 16), widths=(8, 12, 16), confidence=True,
-        parallax=dict(lags=(1, 2)),
+        parallax=dict(lags=(1, 2)), steadiness=0.5,
     ),
     blocks=dict(
         type='DPTDepthHead', scales=(4, 8), widths=8, kind='depth', parallax=dict(lags=(1,)),

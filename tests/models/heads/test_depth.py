@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from trecvit_dense.models.heads.base import DepthOutput
 from trecvit_dense.models.heads.depth import DPTDepthHead
 from trecvit_dense.models.layers.dense_fusion import assign_levels
+from trecvit_dense.models.layers.motion_parallax import Parallax
 from trecvit_dense.structures import DepthMap, FeatureLevel, Features, RecurrentState, VideoSample
 
 SIZE = (48, 64)
 MEMORIES = dict(
     parallax=dict(),
+    steadiness=0.5,
     context=dict(stride=16, depth=1, num_heads=2),
     encode=True,
     confidence=True,
@@ -28,8 +30,7 @@ def make_features(strides, channels=8, *, batch=2, time=3, seed=0) -> Features:
         grid = (-(-SIZE[0] // stride), -(-SIZE[1] // stride))
         tokens = torch.randn(batch, time, grid[0] * grid[1], channels, generator=generator)
         levels.append(FeatureLevel(tokens, grid, (stride, stride)))
-    texture = torch.rand(batch, 1, SIZE[0], SIZE[1] + 4 * time, generator=generator)
-    texture = F.avg_pool2d(texture, 5, 1, 2)[:, 0]
+    texture = F.avg_pool2d(torch.rand(batch, 1, SIZE[0], SIZE[1] + 4 * time, generator=generator), 5, 1, 2)[:, 0]
     grey = torch.stack([texture[..., 4 * t : 4 * t + SIZE[1]] for t in range(time)], 1)
     return Features(tuple(levels), grey=grey)
 
@@ -40,6 +41,13 @@ def make_head(strides, **options) -> DPTDepthHead:
     return DPTDepthHead(
         backbone_channels=(8,) * len(strides), backbone_strides=tuple((s, s) for s in strides), **options
     )
+
+
+def make_parallax(batch=2, time=3, grid=(12, 16)) -> Parallax:
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.rand(4, batch, time, *grid, generator=generator)
+    corners = torch.zeros(batch, time, *grid, 2)
+    return Parallax(noise[0] - 0.5, noise[1], noise[0].mean((2, 3)), noise[2], corners, noise[3] / 10, noise[1])
 
 
 def make_sample(*, time=3, size=SIZE, poses=True) -> VideoSample:
@@ -62,8 +70,10 @@ def test_levels_find_their_scales():
 
 @pytest.mark.parametrize('strides', [(16,), (8, 8, 8), (2, 4, 8, 16), (4, 32)])
 @pytest.mark.parametrize('options', [{}, MEMORIES])
-def test_every_backbone_and_no_idle_parameter(strides, options):
+def test_every_backbone_and_no_idle_parameter(strides, options, monkeypatch):
     head = make_head(strides, **options).train()
+    if options:  # random frames show no depth, and then nothing is seen
+        monkeypatch.setattr(head.parallax, 'forward', lambda *_: (make_parallax(), RecurrentState(seen=torch.ones(2))))
     features = make_features(strides)
     output, state = head(features, RecurrentState(), SIZE)
     assert output.log_values.shape == (2, 3, SIZE[0] // 4, SIZE[1] // 4)
@@ -72,7 +82,7 @@ def test_every_backbone_and_no_idle_parameter(strides, options):
     idle = {name for name, value in head.named_parameters() if value.grad is None or not value.grad.abs().any()}
     assert idle <= {'out.2.bias'}  # the scale of relative depth: nothing can depend on it
     assert all(torch.isfinite(value) for value in losses.values())
-    assert {key.split('.')[0] for key in state} == ({'parallax', 'context'} if options else set())
+    assert {key.split('.')[0] for key in state} == ({'parallax', 'context', 'steady'} if options else set())
 
 
 def test_step_equals_clip():
@@ -93,16 +103,34 @@ def test_step_equals_clip():
 
 @torch.no_grad()
 @pytest.mark.parametrize(('kind', 'sign'), [('disparity', 1), ('depth', -1)])
-def test_the_head_starts_from_what_motion_says(kind, sign):
+def test_the_head_starts_from_what_motion_says(kind, sign, monkeypatch):
     """A head that has learnt nothing answers what is known from motion; metres take the relief, not the unit."""
     head = make_head((4, 16), parallax=dict(), kind=kind).eval()
     torch.nn.init.zeros_(head.out[-1].weight)
     features = make_features((4, 16))
-    found, _ = head.parallax(features.grey, (12, 16), RecurrentState())
-    assert found.trust[:, -1].mean() > 0.1
+    found = make_parallax()
+    monkeypatch.setattr(head.parallax, 'forward', lambda *_: (found, RecurrentState()))
     output, _ = head(features, RecurrentState(), SIZE)
     start = found.filled if kind == 'disparity' else found.filled - found.centre[..., None, None]
     torch.testing.assert_close(output.log_values, sign * start)
+
+
+@torch.no_grad()
+def test_steadiness_holds_what_can_be_followed():
+    """Answers that differ at random from frame to frame differ less, and what cannot be followed is left alone."""
+    head = make_head((4, 16), parallax=dict(), steadiness=0.8).eval()
+    found = make_parallax(time=6)
+    y, x = torch.meshgrid(torch.arange(12), torch.arange(16), indexing='ij')
+    place = torch.stack([(2 * x + 1) / 16 - 1, (2 * y + 1) / 12 - 1], -1)
+    found.source = place.expand(2, 6, 12, 16, 2)
+    found.nearer = torch.zeros_like(found.nearer)  # nothing moves
+    found.follows = torch.ones_like(found.follows)
+    values = torch.randn(2, 6, 12, 16, generator=torch.Generator().manual_seed(0))
+    steady = head._steady(values, found, None)
+    torch.testing.assert_close(steady[:, 0], values[:, 0])
+    assert steady.diff(dim=1).abs().mean() < 0.3 * values.diff(dim=1).abs().mean()
+    found.follows = torch.zeros_like(found.follows)
+    torch.testing.assert_close(head._steady(values, found, None), values)
 
 
 def test_truth_of_another_size_is_the_same_truth():
@@ -188,6 +216,7 @@ def test_bad_truth_is_named(change, message):
         (dict(alignment='mean'), "alignment is 'mean'"),
         (dict(context=dict(stride=2)), 'context has stride 2; wanted one of the scales'),
         (dict(parallax=dict(lags=(2, 1))), 'lags are'),
+        (dict(steadiness=1.0), 'steadiness is 1.0; wanted a share'),
         (dict(loss_weights=dict(sillog=1.0)), "loss_weights names 'sillog'"),
         (dict(kind='depth', max_depth_m=0.0), 'wanted two numbers, the smaller first'),
     ],

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trecvit_dense.models.layers.context_blocks import ContextBlocks
 from trecvit_dense.models.layers.dense_fusion import PyramidFusion, Reassemble
-from trecvit_dense.models.layers.motion_parallax import MotionParallax
+from trecvit_dense.models.layers.motion_parallax import MotionParallax, Parallax
 from trecvit_dense.models.losses.depth_criterion import DepthCriterion
 from trecvit_dense.registry import MODELS
 from trecvit_dense.structures import DepthPrediction, Features, RecurrentState, VideoSample
@@ -36,6 +37,8 @@ class DPTDepthHead(Head):
         scales: Strides of the maps that are fused, ascending; the output has the first one.
         widths: Channels of each, or one number for all.
         parallax: Options of :class:`.MotionParallax`, which starts from where motion says things are; None: without.
+        steadiness: With ``parallax``, the share of every value that is carried over from the last frame where that can
+            be followed; 0 answers every frame by itself.
         context: ``dict(stride=..., depth=2, num_heads=4)``: TRecViT blocks of the head's own at one scale, behind
             parallax (see :class:`trecvit_dense.models.layers.context_blocks.ContextBlocks`); None: none.
         encode: Carry fine maps down to coarse ones first (see :class:`.PyramidFusion`): for backbones that stay as they
@@ -64,6 +67,7 @@ class DPTDepthHead(Head):
         scales: Sequence[int] = (4, 8, 16, 32),
         widths: int | Sequence[int] = 128,
         parallax: dict[str, Any] | None = None,
+        steadiness: float = 0.0,
         context: dict[str, int] | None = None,
         encode: bool = False,
         confidence: bool = False,
@@ -81,6 +85,8 @@ class DPTDepthHead(Head):
             raise ValueError(f"kind is '{kind}'; wanted {' or '.join(map(repr, KINDS))}")
         if not 0 < min_depth_m < max_depth_m:
             raise ValueError(f'depth between {min_depth_m} and {max_depth_m} m; wanted two numbers, the smaller first')
+        if not 0 <= steadiness < 1:
+            raise ValueError(f'steadiness is {steadiness}; wanted a share from 0 to below 1')
         widths = [widths] * len(scales) if isinstance(widths, int) else list(widths)
         self.kind, self.canonical_focal_px = kind, canonical_focal_px
         # Disparity has no unit, but beyond this exp means nothing.
@@ -98,7 +104,7 @@ class DPTDepthHead(Head):
         self.scales, self.stride = tuple(scales), int(scales[0])
         self.reassemble = Reassemble(backbone_channels, backbone_strides, scales=self.scales, widths=widths)
         self.parallax = None if parallax is None else MotionParallax(**parallax)
-        self.reads_grey = self.parallax is not None
+        self.reads_grey, self.steadiness = self.parallax is not None, steadiness
         self.see = None if parallax is None else nn.Conv2d(3, widths[0], 3, padding=1)
         self.context_index, self.context = None, None
         if context is not None:
@@ -141,9 +147,25 @@ class DPTDepthHead(Head):
             maps[self.context_index] = chosen.flatten(0, 1)
             new_state.put('context', memory)
         decoded = self.out(self.fusion(maps)).unflatten(0, (batch, time)).float()  # (B, T, 1 or 2, h, w)
-        values = (decoded[:, :, 0] + start).clamp(*self.log_limits)
+        values = decoded[:, :, 0] + start
+        if self.parallax is not None and self.steadiness:
+            values = self._steady(values, found, state.get('steady'))
+            new_state['steady'] = values[:, -1]
+        values = values.clamp(*self.log_limits)
         confidence = decoded[:, :, 1] if decoded.shape[2] > 1 else None
         return DepthOutput(values, self.kind, self.stride, confidence), new_state
+
+    def _steady(self, values: Tensor, found: Parallax, last: Tensor | None) -> Tensor:
+        """Every frame of ``values (B, T, h, w)`` blended with the one before it, which is carried along."""
+        last, steady = values[:, 0] if last is None else last, []
+        sign = 1 if self.kind == 'disparity' else -1
+        for step, value in enumerate(values.unbind(1)):
+            place = found.source[:, step].clamp(-1, 1)
+            carried = F.grid_sample(last[:, None], place, padding_mode='border', align_corners=False)[:, 0]
+            carried = carried + sign * found.nearer[:, step]
+            last = torch.lerp(value, carried, self.steadiness * found.follows[:, step])
+            steady.append(last)
+        return torch.stack(steady, 1)
 
     # -------------------------------------------------------------------------------------------------- loss
 

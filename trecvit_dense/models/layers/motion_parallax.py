@@ -38,12 +38,18 @@ class Parallax:
         trust: ``(B, T, h, w)`` from 0 (nothing known) to 1.
         centre: ``(B, T)`` typical log inverse depth of a frame: that of what is known.
         strangeness: ``(B, T, h, w)`` from 0 to 1: how far the motion is from one that a standing thing can show.
+        source: ``(B, T, h, w, 2)`` where each cell was one frame before, for ``grid_sample``.
+        nearer: ``(B, T, h, w)`` by how much its log inverse depth has grown since.
+        follows: ``(B, T, h, w)`` from 0 to 1: whether it can be followed back; 0 on the first frame.
     """
 
     log_inverse: Tensor
     trust: Tensor
     centre: Tensor
     strangeness: Tensor
+    source: Tensor
+    nearer: Tensor
+    follows: Tensor
 
     @property
     def filled(self) -> Tensor:
@@ -102,10 +108,10 @@ class MotionParallax(nn.Module):
         steps = []
         for step in range(time):
             views = [pair.at(step) for pair in pairs]
-            inverse, precision, strangeness = self._advance(views, grid, inverse, precision, centre)
+            inverse, precision, nearer, strangeness = self._advance(views, grid, inverse, precision, centre)
             centre = _centre(inverse, precision, centre)
-            steps.append((inverse, precision, centre, strangeness))
-        found = _describe(*(torch.stack(part, 1) for part in zip(*steps, strict=True)), grid)
+            steps.append((inverse, precision, centre, nearer, strangeness))
+        found = _describe(*(torch.stack(part, 1) for part in zip(*steps, strict=True)), pairs[0], grid)
         kept = RecurrentState(grey=frames[:, -self.lags[-1] :], seen=seen + time)
         return found, RecurrentState(kept, inverse=inverse, precision=precision, centre=centre)
 
@@ -129,8 +135,8 @@ class MotionParallax(nn.Module):
         size = target.new_tensor([width, height])
         inside = ((target > 0) & (target < size)).all(-1) & known.view(-1, 1)
         far = cells.square().sum(2) / (0.15**2 * size.square().sum())  # beyond a sixth of the diagonal
-        reliable = inside / (1 + far) / (1 + (error[..., 0] / 12).square())
-        reliable = reliable * (0.05 + texture[..., 0] / (texture[..., 0] + 30))
+        follows = inside / (1 + far) / (1 + (error[..., 0] / 12).square())
+        reliable = follows * (0.05 + texture[..., 0] / (texture[..., 0] + 30))
         rays, seen = ((place - size / 2) / focal).expand_as(target), (target - size / 2) / focal
         some = slice(None, None, max(1, rays.shape[1] // _POINTS))
         rotation, travel = relative_motion(rays[:, some], seen[:, some], reliable[:, some], pixel=1 / focal)
@@ -138,7 +144,8 @@ class MotionParallax(nn.Module):
         # leaves unexplained is the evidence that there is depth to be seen at all.
         turned = self._turn_only(rays[:, some], seen[:, some], reliable[:, some], rotation, focal)
         evidence = (turned.square() / (turned.square() + (2 * self.noise_px) ** 2))[:, None]
-        parts = (_homogeneous(rays), _homogeneous(seen), reliable, rotation, travel, 2 * target / size - 1, evidence)
+        source = 2 * target / size - 1
+        parts = (_homogeneous(rays), _homogeneous(seen), reliable, rotation, travel, source, evidence, follows)
         pair = _Pair(*(part.unflatten(0, known.shape) for part in parts), focal)
         # What is behind the camera for one direction of travel is before it for the other.
         inverse, worth, _ = self._triangulate(pair, pair.rotation, pair.travel)
@@ -169,14 +176,15 @@ class MotionParallax(nn.Module):
 
     def _advance(
         self, pairs: list[_Pair], grid: tuple[int, int], inverse: Tensor, precision: Tensor, centre: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The map ``(B, M)`` of the last frame, and what all pairs say of this one: the map of this frame."""
         last = pairs[0]
         maps = torch.stack([inverse, precision], 1).unflatten(2, grid)
         source = last.source.unflatten(1, grid)
         inverse, precision = F.grid_sample(maps, source, align_corners=False).flatten(2).unbind(1)
         rotation, travel, lost = self._arrive(last, inverse, precision, centre)
-        inverse, precision = self._carry(last, rotation, travel, inverse, precision * (1 - 0.95 * lost))
+        nearer = self._nearer(last, rotation, travel, inverse, precision, centre)
+        inverse, precision = self._carry(inverse, precision * (1 - 0.95 * lost), nearer)
         found, worth, strangeness = self._triangulate(last, rotation, travel)
         inverse, precision = _join(inverse, precision, found, worth)
         for pair in pairs[1:]:
@@ -191,7 +199,7 @@ class MotionParallax(nn.Module):
             # A camera so fast that the last frame shows all is too fast to be followed over several.
             needed = ((length > 0) | (fresh > 0)) * (1 - last.evidence)
             inverse, precision = _join(found, worth * needed, inverse, precision * (1 - 0.95 * (fresh > 0)))
-        return inverse, precision, strangeness
+        return inverse, precision, nearer.log(), strangeness
 
     def _fresh_length(self, pair: _Pair, found: Tensor, worth: Tensor, centre: Tensor) -> Tensor:
         """Length ``(B, 1)`` of the way if the frame is typically as far away as the last one was: to start with, and
@@ -233,12 +241,17 @@ class MotionParallax(nn.Module):
         chosen = (rays[:, some, :2], inverse[:, some], precision[:, some], moved[:, some, :2], pair.reliable[:, some])
         return aligned_motion(*chosen, *motion, pixel=self.noise_px / pair.focal)
 
-    def _carry(
-        self, last: _Pair, rotation: Tensor, travel: Tensor, inverse: Tensor, precision: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The map as this frame sees it."""
+    @staticmethod
+    def _nearer(
+        last: _Pair, rotation: Tensor, travel: Tensor, inverse: Tensor, precision: Tensor, centre: Tensor
+    ) -> Tensor:
+        """Inverse depth of each cell over that in the last frame, ``(B, M)``."""
+        likely = torch.lerp(centre.expand_as(inverse), inverse, _trust(_information(inverse, precision, centre)))
         tilt = (last.rays @ rotation.mT)[..., 2].clamp(min=0.1)
-        nearer = (tilt / (1 - inverse * travel[:, 2:]).clamp(min=0.2)).clamp(0.2, 5)
+        return (tilt / (1 - likely * travel[:, 2:]).clamp(min=0.2)).clamp(0.2, 5)
+
+    def _carry(self, inverse: Tensor, precision: Tensor, nearer: Tensor) -> tuple[Tensor, Tensor]:
+        """The map as this frame sees it."""
         inverse, precision = inverse * nearer, precision / nearer.square()
         return inverse, precision / (1 + precision * (self.drift * inverse).square())
 
@@ -254,10 +267,12 @@ class _Pair:
     travel: Tensor  # (B, T, 3)
     source: Tensor  # (B, T, M, 2) where each cell was, for grid_sample
     evidence: Tensor  # (B, T, 1) from 0 to 1: how much of the motion is no mere turn
+    follows: Tensor  # (B, T, M) as reliable, but bare walls count as well
     focal: float
 
     def at(self, step: int) -> _Pair:
-        parts = (self.rays, self.seen, self.reliable, self.rotation, self.travel, self.source, self.evidence)
+        parts = (self.rays, self.seen, self.reliable, self.rotation, self.travel, self.source)
+        parts = (*parts, self.evidence, self.follows)
         return _Pair(*(part[:, step] for part in parts), self.focal)
 
 
@@ -313,14 +328,20 @@ def _centre(inverse: Tensor, precision: Tensor, last: Tensor) -> Tensor:
 
 
 def _describe(
-    inverse: Tensor, precision: Tensor, centre: Tensor, strangeness: Tensor, grid: tuple[int, int]
+    inverse: Tensor,
+    precision: Tensor,
+    centre: Tensor,
+    nearer: Tensor,
+    strangeness: Tensor,
+    last: _Pair,
+    grid: tuple[int, int],
 ) -> Parallax:
     """Maps ``(B, T, M)`` in logarithms, as maps."""
-    information = _information(inverse, precision, centre)
-    trust = _trust(information)
+    trust = _trust(_information(inverse, precision, centre))
     log_inverse = (inverse / centre).clamp(0.1, 10).log() + centre.log()
-    log_inverse, trust, strangeness = (part.unflatten(2, grid) for part in (log_inverse, trust, strangeness))
-    return Parallax(log_inverse, trust, centre.log()[..., 0], strangeness)
+    parts = (log_inverse, trust, strangeness, last.source, nearer, last.follows)
+    log_inverse, trust, *others = (part.unflatten(2, grid) for part in parts)
+    return Parallax(log_inverse, trust, centre.log()[..., 0], *others)
 
 
 def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
