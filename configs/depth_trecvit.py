@@ -1,4 +1,4 @@
-# The default depth model: depth from motion and looks. A DPT head on the small TRecViT in the box, which stays as it is,
+# The default depth model: depth from motion and looks. A DPT head on the small TRecViT in the box, which stays as is,
 # starts from what the motion between frames says, and is trained on ray-cast scenes through which a camera travels.
 #
 #   python tools/train.py configs/depth_trecvit.py
