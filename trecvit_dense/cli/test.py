@@ -143,13 +143,13 @@ def evaluate(
     from mmengine.evaluator import Evaluator
 
     from trecvit_dense.engine import track
-    from trecvit_dense.inference.runtime import running
+    from trecvit_dense.models.perceiver import only_tasks
 
     evaluator = Evaluator(metrics)
     evaluator.dataset_meta = getattr(loader.dataset, 'metainfo', None)
     model.eval()
     probe = model.with_heads(dict(masks=dict(propagation or PROPAGATION))) if baseline == 'label_propagation' else None
-    with torch.inference_mode(), running(model, tasks_of(evaluator.metrics, model)):
+    with torch.inference_mode(), only_tasks(model, tasks_of(evaluator.metrics, model)):
         for batch in track(loader, description='test'):
             if reset_state:
                 for sample in batch['data_samples']:

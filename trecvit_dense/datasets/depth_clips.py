@@ -15,9 +15,7 @@ from ..structures import VideoSample
 from .depth_sequence import Crop, DepthSequence, NoDepthError
 from .transforms.depth import depth_at
 from .transforms.geometry import pick_frames
-from .video_clips import VideoClipsDataset
-
-_TRIES = 20
+from .video_clips import TRIES, VideoClipsDataset
 
 
 class DepthVideoDataset(VideoClipsDataset):
@@ -91,11 +89,7 @@ class DepthVideoDataset(VideoClipsDataset):
     def clip(self, index: int, rng: np.random.Generator) -> VideoSample:
         """A clip in which some pixel has depth; where a video has none to offer, of another video."""
         problem = ''
-        for attempt in range(_TRIES):
-            if attempt and attempt % 4 == 0:
-                index = int(rng.integers(len(self)))
-            sequence = self.sequences[index]
-            frames = self.draw_frames(np.flatnonzero(sequence.annotated), rng)
+        for sequence, frames in self.tries(index, rng):
             order = sorted(set(frames))  # a short video comes back and forth; each file is read once
             try:
                 sample = self._sample(sequence.only(order))
@@ -108,7 +102,7 @@ class DepthVideoDataset(VideoClipsDataset):
             if sample.depth.valid.any():
                 return sample
         problem = problem or 'wanted weaker crops in the pipeline'
-        raise ValueError(f'{sequence.name}: {_TRIES} clips were drawn and none holds any depth; {problem}')
+        raise ValueError(f'{sequence.name}: {TRIES} clips were drawn and none holds any depth; {problem}')
 
     def _sample(self, sequence: DepthSequence) -> VideoSample:
         depth, grid = sequence.depth_map(crop=self.crop, **self.limits)

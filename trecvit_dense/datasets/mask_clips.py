@@ -17,11 +17,10 @@ from ..io.frame_source import read_image
 from ..io.mask_file import mask_header, read_mask
 from ..structures import ObjectMasks, VideoSample
 from .transforms.objects import SelectObjects, first_frames, keep_objects, labels_at
-from .video_clips import VideoClipsDataset
+from .video_clips import TRIES, VideoClipsDataset
 from .video_files import image_size, misfit, reduce_image
 
 MASK_FORMATS = ('index', 'binary', 'rgb')
-_TRIES = 20
 
 
 @dataclass
@@ -189,11 +188,7 @@ class MaskVideoDataset(VideoClipsDataset):
 
     def clip(self, index: int, rng: np.random.Generator) -> VideoSample:
         """A clip that shows an object on its first frame; where a video has none to offer, of another video."""
-        for attempt in range(_TRIES):
-            if attempt and attempt % 4 == 0:
-                index = int(rng.integers(len(self)))
-            sequence = self.sequences[index]
-            frames = self.draw_frames(np.flatnonzero(sequence.annotated), rng)
+        for sequence, frames in self.tries(index, rng):
             labels = sequence.labels(frames)
             masks = ObjectMasks(labels, _ids(labels))
             if 0 not in first_frames(masks, self.select.min_area).values():
@@ -204,7 +199,7 @@ class MaskVideoDataset(VideoClipsDataset):
             if 0 in sample.masks.first_frame:
                 return sample
         raise ValueError(
-            f'{self.sequences[index].name}: {_TRIES} clips were drawn and none shows an object on its first frame that '
+            f'{sequence.name}: {TRIES} clips were drawn and none shows an object on its first frame that '
             f'covers {self.select.min_area:g} of it; wanted a smaller min_area, or weaker crops in the pipeline'
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -12,6 +12,8 @@ from torch.utils.data import Dataset, get_worker_info
 from ..registry import TRANSFORMS
 from ..structures import VideoSample
 from .video_files import video_item
+
+TRIES = 20
 
 
 class VideoClipsDataset(Dataset):
@@ -89,6 +91,14 @@ class VideoClipsDataset(Dataset):
             raise IndexError(f'index is {index}; there are {len(self)} videos')
         rng = np.random.default_rng([self.seed, draw, place])
         return video_item(self.whole(place, rng) if self.num_frames is None else self.clip(place, rng))
+
+    def tries(self, index: int, rng: np.random.Generator) -> Iterator[tuple[Any, list[int]]]:
+        """``TRIES`` clips to choose from: sequence and frame numbers, of other videos in time too."""
+        for attempt in range(TRIES):
+            if attempt and attempt % 4 == 0:
+                index = int(rng.integers(len(self)))
+            sequence = self.sequences[index]
+            yield sequence, self.draw_frames(np.flatnonzero(sequence.annotated), rng)
 
     def draw_frames(self, usable: np.ndarray, rng: np.random.Generator) -> list[int]:
         """Frame numbers of a clip, out of those that are annotated; a short video is played back and forth."""

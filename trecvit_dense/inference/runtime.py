@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -210,16 +209,6 @@ def canonical_focal(model: nn.Module) -> float | None:
     """Focal length, in pixels of the model input, for which the head for depth gives metres; None: it does not ask."""
     head = model.heads['depth']
     return getattr(head, 'canonical_focal_px', None) if getattr(head, 'kind', None) == 'depth' else None
-
-
-@contextmanager
-def running(model: nn.Module, tasks: Sequence[str] | None) -> Iterator[None]:
-    """Only the heads of ``tasks`` take part meanwhile (None: all); others who share the model may want other heads."""
-    before, model.tasks = getattr(model, 'tasks', None), None if tasks is None else tuple(tasks)
-    try:
-        yield
-    finally:
-        model.tasks = before
 
 
 def patch_size(model: nn.Module) -> tuple[int, int]:

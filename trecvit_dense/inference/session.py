@@ -12,6 +12,7 @@ from torch import nn
 
 from trecvit_dense.io.intrinsics import check_intrinsics
 from trecvit_dense.models.heads.point_slots import CapacityError, add_points, retire_points
+from trecvit_dense.models.perceiver import only_tasks
 from trecvit_dense.structures import RecurrentState
 
 from .mask_prompts import check_labels
@@ -24,7 +25,6 @@ from .runtime import (
     check_frame_size,
     load_for_use,
     require_task,
-    running,
     to_model,
     to_pixels,
 )
@@ -96,7 +96,7 @@ class Session:
         Ids of points are not used again; those of objects start from 1.
         """
         nothing = torch.zeros(1, 0, 3, device=self.device)
-        with running(self.model, self._tasks):
+        with only_tasks(self.model, self._tasks):
             self._state = self.model.start(
                 1,
                 self.device,
@@ -265,7 +265,7 @@ class Session:
         slots = self._enter_points(state, scale)
         masks = fit_to_model(self.model, given, scale, tuple(video.shape[-2:]))
         held = self._objects.enter(state, masks, self.model.heads['masks'].stride) if masks else self._objects.slots
-        with running(self.model, self._tasks):
+        with only_tasks(self.model, self._tasks):
             outputs, self._state = self.model.step(video, state)
         self._slots, self._pending, self._size = slots, {}, tuple(rgb.shape[:2])
         self._objects.commit(held)

@@ -13,9 +13,10 @@ from torch import nn
 from trecvit_dense.io import FrameSource, VideoError
 from trecvit_dense.models.heads.base import DepthOutput, PointOutput
 from trecvit_dense.models.heads.point_slots import add_points
+from trecvit_dense.models.perceiver import only_tasks
 from trecvit_dense.structures import RecurrentState
 
-from .runtime import FrameResult, SoftDepth, camera_factor, running, to_model, to_pixels
+from .runtime import FrameResult, SoftDepth, camera_factor, to_model, to_pixels
 
 
 class Fit(NamedTuple):
@@ -162,7 +163,7 @@ def _step(
     """Run the model over ``images``, frames ``count`` and on."""
     video, scale = to_model(model, images)
     fit = Fit(images[0].shape[:2], scale, tuple(video.shape[-2:]))
-    with running(model, [reader.task for reader in readers]):
+    with only_tasks(model, [reader.task for reader in readers]):
         if state is None:
             queries = {reader.task: reader.begin(fit, video.device) for reader in readers}
             state = model.start(1, video.device, **queries)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from itertools import pairwise
 from typing import Any
@@ -208,19 +209,16 @@ class VideoPerceiver(BaseModel):
         One whose ``meta['ablate']`` names a memory (``'all'``, ``'backbone'``) is run again with that memory
         cleared before every frame: ``predictions['points_reset']`` and so on.
         """
-        before = self.tasks
         for index, sample in enumerate(samples):
-            clip = video[index : index + 1]
+            clip, tasks = video[index : index + 1], self.tasks
             truth = dict(points=sample.points, masks=sample.masks, depth=sample.depth)
             if any(value is not None for value in truth.values()):
-                self.tasks = [task for task in self.running if truth.get(task, sample) is not None]
-            try:
+                tasks = [task for task in self.running if truth.get(task, sample) is not None]
+            with only_tasks(self, tasks):
                 sample.predictions.update(self._answers(clip, sample, scale))
                 if sample.meta.get('ablate'):
                     again = self._answers(clip, sample, scale, forget=sample.meta['ablate'])
                     sample.predictions.update({f'{task}_reset': again[task] for task in again if task in truth})
-            finally:
-                self.tasks = before
         return samples
 
     def _answers(
@@ -316,3 +314,13 @@ def _to_pixels(outputs: list, scale: tuple[float, float]) -> tuple[np.ndarray, n
     xy = torch.cat([output.xy_px[0].float() for output in outputs]).cpu().numpy()  # (T, N, 2)
     visible = torch.cat([output.visible[0] for output in outputs]).cpu().numpy()
     return xy.transpose(1, 0, 2) / np.array(scale, dtype=np.float32), visible.T
+
+
+@contextmanager
+def only_tasks(model: nn.Module, tasks: Sequence[str] | None) -> Iterator[None]:
+    """Only the heads of ``tasks`` take part meanwhile (None: all); others who share the model may want other heads."""
+    before, model.tasks = getattr(model, 'tasks', None), None if tasks is None else tuple(tasks)
+    try:
+        yield
+    finally:
+        model.tasks = before

@@ -50,14 +50,14 @@ def make_parallax(batch=2, time=3, grid=(12, 16)) -> Parallax:
     return Parallax(noise[0] - 0.5, noise[1], noise[0].mean((2, 3)), noise[2], corners, noise[3] / 10, noise[1])
 
 
-def make_sample(*, time=3, size=SIZE, poses=True) -> VideoSample:
+def make_sample(*, time=3, size=SIZE) -> VideoSample:
     """A slanted plane before a camera that moves to the right."""
     height, width = size
     depth = np.broadcast_to(np.linspace(4, 1.5, height, dtype=np.float32)[None, :, None], (time, height, width))
     matrix = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])
     camera = np.tile(np.eye(4), (time, 1, 1))
     camera[:, 0, 3] = 0.1 * np.arange(time)
-    truth = DepthMap(depth.copy(), np.ones(depth.shape, bool), matrix, camera if poses else None)
+    truth = DepthMap(depth.copy(), np.ones(depth.shape, bool), matrix, camera)
     return VideoSample(np.zeros((time, *size, 3), np.uint8), depth=truth, name='plane')
 
 

@@ -161,14 +161,12 @@ class DepthOutput:
         kind: ``'disparity'``: one over depth, but for an unknown scale and shift; ``'depth'``: metres.
         stride: Model-input pixels per cell; cell ``(i, j)`` is centred on ``((j + 0.5), (i + 0.5)) * stride``.
         confidence_logits: ``(B, T, h, w)``, or None when the head gives none.
-        extras: What the head's own loss needs.
     """
 
     log_values: Tensor
     kind: str
     stride: int
     confidence_logits: Tensor | None = None
-    extras: dict[str, Any] = field(default_factory=dict)
 
     def at_size(self, size: tuple[int, int], scale: tuple[float, float]) -> DepthOutput:
         """The same in a frame of ``(H, W)`` pixels (stride 1), bilinear; padding of the model input is cut off.
@@ -181,7 +179,7 @@ class DepthOutput:
             for cells in (self.log_values, self.confidence_logits)
         )
         values, confidence = parts
-        return DepthOutput(values, self.kind, 1, confidence, self.extras)
+        return DepthOutput(values, self.kind, 1, confidence)
 
     @property
     def values(self) -> Tensor:

@@ -35,7 +35,7 @@ def relative_motion(
     count, ways = translation.shape[:2]
     rays, moved, weight, pixel = (part.repeat_interleave(ways, 0) for part in (rays, moved, weight, pixel))
     translation, rotation = translation.flatten(0, 1), turned_by(turn.flatten(0, 1))
-    from_rays, to_rays = _homogeneous(rays), _homogeneous(moved)
+    from_rays, to_rays = homogeneous(rays), homogeneous(moved)
     for step in range(steps):
         width = pixel * (2.0 if step < steps // 2 else 1.0)
         rotation, translation = _improve(from_rays, to_rays, weight, width, rotation, translation)
@@ -72,7 +72,7 @@ def aligned_motion(
         pixel: Standard deviation of ``moved``, ``(N,)`` or one for all.
     """
     noise = torch.as_tensor(pixel, dtype=rays.dtype, device=rays.device).expand(len(rays)).view(-1, 1, 1).square()
-    points, identity = _homogeneous(rays), torch.eye(6).to(rays)
+    points, identity = homogeneous(rays), torch.eye(6).to(rays)
     for _ in range(steps):
         turned = points @ rotation.mT
         there = turned + inverse[..., None] * translation[:, None]
@@ -186,7 +186,8 @@ def _tangent(unit: Tensor) -> Tensor:
     return torch.stack([first, torch.linalg.cross(unit, first, dim=-1)], -1)
 
 
-def _homogeneous(rays: Tensor) -> Tensor:
+def homogeneous(rays: Tensor) -> Tensor:
+    """``(..., 2)`` x, y at depth 1 to ``(..., 3)``."""
     return torch.cat([rays, torch.ones_like(rays[..., :1])], -1)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from trecvit_dense.structures import RecurrentState
 
-from .ego_motion import aligned_motion, epipolar_distance, inverse_depth, relative_motion
+from .ego_motion import aligned_motion, epipolar_distance, homogeneous, inverse_depth, relative_motion
 
 _MOST = 400.0  # information: no log depth is known better than to 0.05
 _ENOUGH = 4.0  # information at which a value counts half
@@ -118,9 +118,11 @@ class MotionParallax(nn.Module):
     def _pairs(self, frames: Tensor, seen: Tensor, grid: tuple[int, int]) -> list[_Pair]:
         """Of every lag: each of the last T frames of ``frames (B, L + T, H, W)`` beside the one so far back."""
         history, pairs = self.lags[-1], []
+        now = frames[:, history:]
+        texture = _texture(now)
         for lag in self.lags:
-            now, before = frames[:, history:], frames[:, history - lag : frames.shape[1] - lag]
-            pairs.append(self._compare(*_flow(now, before, seen >= lag), seen >= lag, grid))
+            before, known = frames[:, history - lag : frames.shape[1] - lag], seen >= lag
+            pairs.append(self._compare(*_flow(now, before, known), texture, known, grid))
         return pairs
 
     def _compare(self, flow: Tensor, error: Tensor, texture: Tensor, known: Tensor, grid: tuple[int, int]) -> _Pair:
@@ -145,11 +147,12 @@ class MotionParallax(nn.Module):
         turned = self._turn_only(rays[:, some], seen[:, some], reliable[:, some], rotation, focal)
         evidence = (turned.square() / (turned.square() + (2 * self.noise_px) ** 2))[:, None]
         source = 2 * target / size - 1
-        parts = (_homogeneous(rays), _homogeneous(seen), reliable, rotation, travel, source, evidence, follows)
+        parts = (homogeneous(rays), homogeneous(seen), reliable, rotation, travel, source, evidence, follows)
         pair = _Pair(*(part.unflatten(0, known.shape) for part in parts), focal)
+        inverse, pair.worth, _ = self._triangulate(pair, pair.rotation, pair.travel)
         # What is behind the camera for one direction of travel is before it for the other.
-        inverse, worth, _ = self._triangulate(pair, pair.rotation, pair.travel)
-        pair.travel = pair.travel * torch.sign((inverse * worth).sum(-1, keepdim=True) + 1e-12)
+        sign = torch.sign((inverse * pair.worth).sum(-1, keepdim=True) + 1e-12)
+        pair.travel, pair.inverse = pair.travel * sign, inverse * sign
         return pair
 
     def _turn_only(self, rays: Tensor, seen: Tensor, reliable: Tensor, rotation: Tensor, focal: float) -> Tensor:
@@ -158,7 +161,7 @@ class MotionParallax(nn.Module):
         still = torch.zeros_like(rotation[:, 0])
         motion = (rays, far, far + 1e9, seen, reliable, rotation, still)
         rotation, _ = aligned_motion(*motion, pixel=4 * self.noise_px / focal, steps=4)
-        turned = _homogeneous(rays) @ rotation.mT
+        turned = homogeneous(rays) @ rotation.mT
         off = (turned[..., :2] / turned[..., 2:].clamp(min=0.1) - seen).norm(dim=-1) * focal
         return weighted_median(off, reliable)
 
@@ -188,9 +191,8 @@ class MotionParallax(nn.Module):
         found, worth, strangeness = self._triangulate(last, rotation, travel)
         inverse, precision = _join(inverse, precision, found, worth)
         for pair in pairs[1:]:
-            found, worth, _ = self._triangulate(pair, pair.rotation, pair.travel)
-            length = _ratio(found, worth, inverse, precision)
-            fresh = self._fresh_length(pair, found, worth, centre) * (length == 0)
+            length = _ratio(pair.inverse, pair.worth, inverse, precision)
+            fresh = self._fresh_length(pair, centre) * (length == 0)
             motion = (pair.rotation, pair.travel * length)
             rotation, travel = self._align(pair.rays, inverse, precision, pair.seen, pair, motion, doubt=0.1)
             rotation = torch.where(length[..., None] > 0, rotation, pair.rotation)
@@ -201,21 +203,21 @@ class MotionParallax(nn.Module):
             inverse, precision = _join(found, worth * needed, inverse, precision * (1 - 0.95 * (fresh > 0)))
         return inverse, precision, nearer.log(), strangeness
 
-    def _fresh_length(self, pair: _Pair, found: Tensor, worth: Tensor, centre: Tensor) -> Tensor:
+    @staticmethod
+    def _fresh_length(pair: _Pair, centre: Tensor) -> Tensor:
         """Length ``(B, 1)`` of the way if the frame is typically as far away as the last one was: to start with, and
         where there is nothing in common with the map. 0 where the pair says too little to start from."""
-        middle = weighted_median(found, worth)[:, None]
-        telling = _trust(_information(found, worth, middle)).mean(1, keepdim=True) > 0.25
+        middle = weighted_median(pair.inverse, pair.worth)[:, None]
+        telling = _trust(_information(pair.inverse, pair.worth, middle)).mean(1, keepdim=True) > 0.25
         return torch.where(telling & (pair.evidence > 0.5) & (middle > 1e-3), middle / centre, 0)
 
     def _arrive(self, last: _Pair, inverse: Tensor, precision: Tensor, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Motion to the last frame in the unit of the map, given where this frame's cells were in that one; and ``(B,
         1)`` 1 where the map did not help."""
-        found, worth, _ = self._triangulate(last, last.rotation, last.travel)
         tilt = (last.rays @ last.rotation.mT)[..., 2].clamp(min=0.1)
-        there = found / (tilt + found * last.travel[:, 2:]).clamp(min=0.1)  # as seen from the last frame
-        length = _ratio(there, worth, inverse, precision)
-        fresh = self._fresh_length(last, found, worth, centre) * (length == 0)
+        there = last.inverse / (tilt + last.inverse * last.travel[:, 2:]).clamp(min=0.1)  # as seen from the last frame
+        length = _ratio(there, last.worth, inverse, precision)
+        fresh = self._fresh_length(last, centre) * (length == 0)
         back = last.rotation.mT
         motion = (back, -(back @ (last.travel * length)[..., None])[..., 0])
         turn, way = self._align(last.seen, inverse, precision, last.rays, last, motion, doubt=0.5)
@@ -269,15 +271,14 @@ class _Pair:
     evidence: Tensor  # (B, T, 1) from 0 to 1: how much of the motion is no mere turn
     follows: Tensor  # (B, T, M) as reliable, but bare walls count as well
     focal: float
+    inverse: Tensor | None = None  # (B, T, M) inverse depth for a way of length 1, from the flow alone
+    worth: Tensor | None = None  # (B, T, M) its precision
 
     def at(self, step: int) -> _Pair:
         parts = (self.rays, self.seen, self.reliable, self.rotation, self.travel, self.source)
         parts = (*parts, self.evidence, self.follows)
-        return _Pair(*(part[:, step] for part in parts), self.focal)
-
-
-def _homogeneous(rays: Tensor) -> Tensor:
-    return F.pad(rays, (0, 1), value=1.0)
+        found = (self.inverse[:, step], self.worth[:, step])
+        return _Pair(*(part[:, step] for part in parts), self.focal, *found)
 
 
 def _join(first: Tensor, first_worth: Tensor, second: Tensor, second_worth: Tensor) -> tuple[Tensor, Tensor]:
@@ -352,27 +353,32 @@ def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
     return torch.where(reached[..., -1] > 0, ordered.gather(-1, index)[..., 0], 0)
 
 
-def _flow(now: Tensor, before: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _texture(frames: Tensor) -> Tensor:
+    """Squared slope of uint8 ``(B, T, H, W)``, ``(B, T, 1, H, W)``: how much there is to follow."""
+    slopes = (cv2.spatialGradient(image) for image in frames.flatten(0, 1).cpu().numpy())
+    squares = np.stack([(x.astype(np.float32) ** 2 + y.astype(np.float32) ** 2) / 64 for x, y in slopes])
+    return torch.from_numpy(squares).to(frames.device).view(frames.shape)[:, :, None]
+
+
+def _flow(now: Tensor, before: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Motion from ``now (B, T, H, W)`` uint8 to ``before``: dense inverse search (ECCV 2016), as OpenCV has it.
 
     Returns:
         Flow ``(B, T, 2, H, W)`` x, y in pixels; the grey levels by which both frames differ along it, ``(B, T, 1, H,
-        W)``; the squared slope of ``now``, which says how much there is to follow. Zero where not ``known (B, T)``.
+        W)``. Zero where not ``known (B, T)``.
     """
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setPatchSize(12)  # larger than preset, and smoothed longer: the error falls by a sixth on rendered scenes
     search.setPatchStride(4)
     search.setVariationalRefinementIterations(10)
     height, width = now.shape[-2:]
-    found = np.zeros((*known.shape, 4, height, width), np.float32)
+    found = np.zeros((*known.shape, 3, height, width), np.float32)
     images, olds = now.cpu().numpy(), before.cpu().numpy()
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     for row, step in zip(*np.nonzero(known.cpu().numpy()), strict=True):
         image, old = images[row, step], olds[row, step]
         flow = search.calc(image, old, None)
         seen = cv2.remap(old, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        slopes = cv2.spatialGradient(image)
         found[row, step, :2] = flow.transpose(2, 0, 1)
         found[row, step, 2] = cv2.absdiff(image, seen)
-        found[row, step, 3] = (slopes[0].astype(np.float32) ** 2 + slopes[1].astype(np.float32) ** 2) / 64
-    return torch.from_numpy(found).to(now.device).split([2, 1, 1], 2)
+    return torch.from_numpy(found).to(now.device).split([2, 1], 2)
