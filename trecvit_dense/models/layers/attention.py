@@ -12,19 +12,34 @@ KeyValue = tuple[Tensor, Tensor]
 _READ_SLICE = 256  # prompts of one masked attention call: the mask is quadratic in them
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None = None, fused: bool = True) -> Tensor:
+    """``softmax(query key^T / sqrt(d)) value`` over ``(..., N, d)``; ``mask`` is True where a query may look.
+
+    ``fused`` never holds all weights ``(..., N, N)`` at once, which is what saves the memory. False computes and, in
+    training, keeps them, as models were run before such kernels: for comparisons with published figures.
+    """
+    if fused:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float('-inf'))
+    return scores.softmax(-1) @ value
+
+
 class Attention(nn.Module):
     """Multi-head self-attention among the tokens of a frame.
 
     Args:
         embed_dim: Token width ``C``.
         num_heads: Must divide ``embed_dim``.
+        fused: See :func:`attend`; concerns :meth:`forward` alone.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int) -> None:
+    def __init__(self, embed_dim: int, num_heads: int, *, fused: bool = True) -> None:
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(f'embed_dim {embed_dim} does not divide into {num_heads} heads; choose a multiple')
-        self.num_heads = num_heads
+        self.num_heads, self.fused = num_heads, fused
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.proj = nn.Linear(embed_dim, embed_dim)
         for weight in (*self.qkv.weight.chunk(3), self.proj.weight):
@@ -44,7 +59,7 @@ class Attention(nn.Module):
         """
         query, key, value = self._project(x)
         mask = None if active is None else active.flatten(0, 1)[:, None, None]  # (B * T, 1, 1, N)
-        y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        y = attend(query, key, value, mask=mask, fused=self.fused)
         return self._merge(y, x), (key, value)
 
     def read(self, x: Tensor, memory: KeyValue, *, item_size: int = 1, active: Tensor | None = None) -> Tensor:
@@ -101,6 +116,7 @@ class SpatialBlock(nn.Module):
         layer_norm_eps: 1e-6 in the JAX originals; torch's own default is 1e-5.
         gelu: ``'tanh'`` (JAX) or ``'erf'`` (torch).
         drop_path: Probability of leaving a residual branch out of one sample, in training.
+        fused: See :func:`attend`.
     """
 
     def __init__(
@@ -112,10 +128,11 @@ class SpatialBlock(nn.Module):
         layer_norm_eps: float = 1e-6,
         gelu: str = 'tanh',
         drop_path: float = 0.0,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
-        self.attn = Attention(embed_dim, num_heads)
+        self.attn = Attention(embed_dim, num_heads, fused=fused)
         self.norm2 = nn.LayerNorm(embed_dim, eps=layer_norm_eps)
         self.mlp = MLP(embed_dim, mlp_dim, gelu=gelu)
         self.drop_path = DropPath(drop_path)
