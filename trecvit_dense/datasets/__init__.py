@@ -18,6 +18,7 @@ from .rgbd_points import RGBDPointsDataset
 from .scannet import ScanNetDataset
 from .sintel_depth import SintelDepthDataset
 from .synthetic import SyntheticVideoDataset
+from .synthetic_motion_classes import SyntheticMotionClassesDataset
 from .synthetic_scenes import SyntheticSceneDataset
 from .tapvid import TapVidDataset
 from .tartanair import TartanAirDataset
@@ -44,6 +45,7 @@ __all__ = [
     'RGBDPointsDataset',
     'ScanNetDataset',
     'SintelDepthDataset',
+    'SyntheticMotionClassesDataset',
     'SyntheticSceneDataset',
     'SyntheticVideoDataset',
     'TUMRGBDDataset',

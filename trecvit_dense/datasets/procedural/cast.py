@@ -1,0 +1,202 @@
+"""Motion classes: every clip shows the same cast in the same poses; the class is the order in which they come.
+
+A clip has four actors. One goes along a horizontal line, one along a vertical line, one turns, one goes round a corner.
+Each has a set of T poses, and in a neutral clip it takes them there and back: every second pose on the way out, the
+others on the way home. A class changes the order of one actor and nothing else: through all poses one by one (slow), or
+through every second one, twice (fast), in one direction or the other, or round the corner from one end alone.
+
+So nothing but motion can tell classes apart, by construction:
+
+* The poses of a clip are drawn before its class is looked at. The set of frames of an actor is the same in all classes,
+  and with it the mean picture (but for what overlaps, and for light that changes in time).
+* The frame is a torus, what leaves on one side comes back on the other, and each actor starts anywhere on it and, but
+  for a small tilt of the line, at any angle: at each frame number, the first and the last included, a pose has one and
+  the same distribution in all classes.
+* There is no motion blur. The camera shakes by an independent amount on each frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from .layers import Layer
+from .motion import affine
+from .photometric import Photometric
+from .shapes import SHAPES, relief, silhouette
+from .textures import surface
+
+_ROLES = ('horizontal', 'vertical', 'turning', 'corner')
+_PARTS = {
+    'left/slow': ('horizontal', 'slow', -1),
+    'left/fast': ('horizontal', 'fast', -1),
+    'right/slow': ('horizontal', 'slow', 1),
+    'right/fast': ('horizontal', 'fast', 1),
+    'up/slow': ('vertical', 'slow', -1),
+    'up/fast': ('vertical', 'fast', -1),
+    'down/slow': ('vertical', 'slow', 1),
+    'down/fast': ('vertical', 'fast', 1),
+    'turn/counterclockwise': ('turning', 'slow', -1),
+    'turn/clockwise': ('turning', 'slow', 1),
+    'order/upright-sideways': ('corner', 'once', -1),
+    'order/sideways-upright': ('corner', 'once', 1),
+}
+MOTION_CLASSES = tuple(_PARTS)
+"""Names of the class labels: direction and speed, sense of rotation, order of two movements."""
+_TILT = 0.15  # radians, at most, by which lines are off the horizontal and the vertical
+
+
+@dataclass(frozen=True)
+class CastSpec:
+    """What a clip may contain; :class:`trecvit_dense.datasets.SyntheticMotionClassesDataset` says what fields mean."""
+
+    size: tuple[int, int] = (64, 64)
+    num_frames: int = 8
+    motion: float = 1.0
+    shake: float = 1.0
+    photometric: float = 1.0
+    clutter: tuple[int, int] = (0, 3)
+
+    @property
+    def side(self) -> float:
+        """Pixels; the unit of distances and sizes."""
+        return float(np.sqrt(self.size[0] * self.size[1]))
+
+
+@dataclass
+class Actor:
+    """One moving thing.
+
+    Args:
+        role: Which set of poses it has.
+        xy_px: ``(T, 2)`` centre on each frame, without shake; not wrapped, the frame is a torus.
+        angle: ``(T,)`` radians, clockwise on the screen.
+        radius: Pixels.
+    """
+
+    role: str
+    xy_px: np.ndarray
+    angle: np.ndarray
+    radius: float
+
+
+# ---- poses and orders
+
+
+def order(kind: str, sign: int, num_frames: int, phase: int) -> np.ndarray:
+    """The order ``(T,)`` in which T poses are taken: a permutation.
+
+    Args:
+        kind: ``'slow'``: one after the other; ``'fast'``: every second one, then those left out; ``'neutral'``: every
+            second one, then back over those left out; these three start anywhere. ``'once'``: as slow, from the end.
+        sign: -1 takes them backwards.
+        phase: Where to start.
+    """
+    poses = np.arange(num_frames)
+    if kind == 'fast':
+        poses = np.concatenate([poses[::2], poses[1::2]])
+    elif kind == 'neutral':
+        poses = np.concatenate([poses[::2], poses[1::2][::-1]])
+    if kind != 'once':
+        poses = np.roll(poses, phase)
+    return poses[::sign]
+
+
+def draw_cast(rng: Generator, spec: CastSpec, label: int) -> list[Actor]:
+    """The actors, then the clutter, of class ``label``; the same generator gives the same poses in every class."""
+    role, kind, sign = _PARTS[MOTION_CLASSES[label]]
+    cast = [_actor(rng, spec, name) for name in _ROLES]
+    for _ in range(int(rng.integers(spec.clutter[0], spec.clutter[1] + 1))):
+        cast.append(_actor(rng, spec, 'clutter'))
+    for actor in cast:
+        phase, turn = int(rng.integers(spec.num_frames)), int(rng.choice([-1, 1]))
+        chosen = (kind, sign) if actor.role == role else ('neutral', turn)
+        taken = order(*chosen, spec.num_frames, phase)
+        actor.xy_px, actor.angle = actor.xy_px[taken], actor.angle[taken]
+    return cast
+
+
+def _actor(rng: Generator, spec: CastSpec, role: str) -> Actor:
+    """An actor whose poses are still in the order of their places."""
+    steps = np.arange(spec.num_frames)
+    reach = spec.side * rng.uniform(0.28, 0.42) * spec.motion
+    along = steps / (spec.num_frames - 1) * reach
+    offset, angle = np.zeros((spec.num_frames, 2)), np.zeros(spec.num_frames)
+    tilt, flips = rng.uniform(-_TILT, _TILT), rng.choice([-1, 1], 2)
+    size = rng.uniform(0.13, 0.2)
+    if role == 'corner':
+        bend = reach * (spec.num_frames // 2) / (spec.num_frames - 1)
+        offset = 1.25 * flips * np.stack([np.minimum(along, bend), np.maximum(along - bend, 0)], axis=1)
+    elif role == 'turning':
+        angle = steps / spec.num_frames * np.pi * rng.uniform(1.0, 1.4) * min(spec.motion, 1.4)
+    else:
+        heading = {'horizontal': 0.0, 'vertical': np.pi / 2}.get(role, rng.uniform(0, np.pi))
+        offset[:, 0], offset[:, 1] = along * np.cos(heading), along * np.sin(heading)
+    if role == 'clutter':
+        offset, size = offset * rng.uniform(0, 0.6), rng.uniform(0.04, 0.09)
+    cosine, sine = np.cos(tilt), np.sin(tilt)
+    offset = offset @ np.array([[cosine, sine], [-sine, cosine]])
+    start = rng.uniform(0, 1, 2) * (spec.size[1], spec.size[0])
+    return Actor(role, start + offset, rng.uniform(0, 2 * np.pi) + angle, size * spec.side)
+
+
+# ---- pictures
+
+
+def render_cast(rng: Generator, spec: CastSpec, cast: list[Actor]) -> np.ndarray:
+    """``(T, H, W, 3)`` uint8 video of a cast before a textured ground."""
+    height, width = spec.size
+    shake = rng.standard_normal((spec.num_frames, 2)) * rng.uniform(0, 0.012) * spec.side * spec.shake
+    ground = _ground(rng, spec, shake)
+    layers = [layer for i in rng.permutation(len(cast)) for layer in _copies(rng, spec, cast[i], shake)]
+    photometric = Photometric(rng, spec.size, np.arange(spec.num_frames), spec.photometric)
+    video = np.empty((spec.num_frames, height, width, 3), np.uint8)
+    for t in range(spec.num_frames):
+        canvas = ground.draw(t, (0, 0, width, height))
+        for layer in layers:
+            _lay_over(canvas, layer, t)
+        video[t] = photometric(cv2.cvtColor(canvas, cv2.COLOR_RGBA2RGB), t)
+    return video
+
+
+def _ground(rng: Generator, spec: CastSpec, shake: np.ndarray) -> Layer:
+    height, width = spec.size
+    texture = np.full((height + 8, width + 8, 4), 255, np.uint8)
+    texture[..., :3] = surface(rng, height + 8, width + 8, ground=True)
+    still = np.zeros(len(shake))
+    middle = np.array([width, height]) / 2
+    return Layer(texture, affine(middle + shake, still, np.zeros_like(shake), still), endless=True)
+
+
+def _copies(rng: Generator, spec: CastSpec, actor: Actor, shake: np.ndarray) -> list[Layer]:
+    """The actor, and what of it reaches over the edges of the torus."""
+    height, width = spec.size
+    alpha = silhouette(rng, SHAPES[rng.integers(len(SHAPES))], actor.radius)
+    colour = surface(rng, *alpha.shape) * relief(rng, alpha)[..., None]
+    texture = np.empty((*alpha.shape, 4), np.uint8)
+    texture[..., :3] = np.clip(colour, 0, 255) * (alpha * np.float32(1 / 255))[..., None]
+    texture[..., 3] = alpha
+    still = np.zeros(spec.num_frames)
+    layers = []
+    place = (actor.xy_px + shake) % (width, height)
+    reach = len(alpha) * np.sqrt(0.5)
+    for x in (-width, 0, width):
+        for y in (-height, 0, height):
+            copy = place + (x, y)
+            if ((copy > -reach) & (copy < np.array([width, height]) + reach)).all(axis=1).any():
+                layers.append(Layer(texture, affine(copy, actor.angle, np.zeros_like(copy), still)))
+    return layers
+
+
+def _lay_over(canvas: np.ndarray, layer: Layer, t: int) -> None:
+    """Draw a layer over ``canvas`` ``(H, W, 4)`` in place."""
+    box = layer.box(t, canvas.shape[:2])
+    if box is None:
+        return
+    patch = layer.draw(t, box)
+    region = canvas[box[1] : box[3], box[0] : box[2]]
+    rest = cv2.cvtColor(cv2.bitwise_not(cv2.extractChannel(patch, 3)), cv2.COLOR_GRAY2BGRA)
+    region[:] = cv2.add(cv2.multiply(region, rest, scale=1 / 255), patch)
