@@ -35,7 +35,8 @@ class VideoPerceiver(BaseModel):
         tasks: Heads that take part in :meth:`start`, :meth:`step` and :meth:`predict`; None: all.
 
     Raises:
-        ValueError: a head adds prompt tokens and the backbone takes none; ``freeze`` names an unknown part.
+        ValueError: a head adds prompt tokens, or hides patches, and the backbone or another head cannot have that;
+            ``freeze`` names an unknown part.
     """
 
     def __init__(
@@ -72,7 +73,24 @@ class VideoPerceiver(BaseModel):
                     f'{head["type"]} adds prompt tokens, but {type(self.backbone).__name__} takes none; '
                     f'use a head that reads features alone, or a backbone with supports_prompts'
                 )
+        self._check_hiding(heads, built)
         return nn.ModuleDict(built)
+
+    def _check_hiding(self, heads: dict[str, dict], built: dict[str, Head]) -> None:
+        for hiding in (task for task, head in built.items() if head.hides_patches):
+            name, backbone = heads[hiding]['type'], type(self.backbone).__name__
+            if not getattr(self.backbone, 'supports_patch_mask', False):
+                raise ValueError(
+                    f'{name} hides patches from the backbone, but {backbone} cannot leave patches out; '
+                    f'use a backbone with supports_patch_mask, such as TRecViT'
+                )
+            others = [task for task, head in built.items() if head.requires_prompts or head.hides_patches]
+            if others != [hiding]:
+                other = next(task for task in others if task != hiding)
+                raise ValueError(
+                    f'{name} hides patches, which {heads[other]["type"]} cannot have: it adds prompt tokens or hides '
+                    f'patches itself; train the two one after the other'
+                )
 
     def with_heads(self, heads: dict[str, dict]) -> VideoPerceiver:
         """The same backbone and preprocessor, shared and not copied, under new heads."""
@@ -122,11 +140,16 @@ class VideoPerceiver(BaseModel):
         groups: list[PromptGroup] = []
         for task, head in heads.items():
             groups += head.prompts(scopes[task], first, input_size)
-        options = dict(prompts=groups, prompt_layers=self.training) if groups else {}
+        options: dict[str, Any] = dict(prompts=groups, prompt_layers=self.training) if groups else {}
+        for task, head in heads.items():
+            if head.hides_patches:
+                options['patch_mask'] = head.patch_mask(scopes[task], first, input_size)
         with torch.set_grad_enabled(torch.is_grad_enabled() and 'backbone' not in self.freeze):
             features, memory = self.backbone(video[:, :first], state=memory or None, **options)
         if any(head.reads_grey for head in heads.values()):
             features.grey = self.data_preprocessor.grey(video[:, :first])
+        if any(head.reads_video for head in heads.values()):
+            features.video = video[:, :first]
         if not split:
             return features, memory
         scopes = {task: head.after_first_frame(features, scopes[task], input_size) for task, head in heads.items()}
@@ -278,6 +301,9 @@ class VideoPerceiver(BaseModel):
             if turned is not None:
                 query[:, 0] = turned - 1 - query[:, 0].round()
             queries['points'] = dict(query_txy=query[None].to(device))
+        for task, head in self.running.items():
+            if task not in ('points', 'masks'):
+                queries[task] = head.sample_queries(sample)
         return self.start(1, device, **queries)
 
     def _tracks(

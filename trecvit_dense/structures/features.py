@@ -64,6 +64,7 @@ class Features:
         prompts: Group name to tokens ``(B, T, Q, C)`` after the final norm.
         prompt_layers: Group name to the un-normalised tokens after each block (``depth`` tensors), when asked for.
         grey: ``(B, T, H, W)`` the model's input in grey, values in [0, 1], where a head reads it.
+        video: ``(B, T, 3, H, W)`` the model's input itself, where a head reads it.
     """
 
     levels: tuple[FeatureLevel, ...]
@@ -71,6 +72,7 @@ class Features:
     prompts: dict[str, Tensor] = field(default_factory=dict)
     prompt_layers: dict[str, list[Tensor]] = field(default_factory=dict)
     grey: Tensor | None = None
+    video: Tensor | None = None
 
     def then(self, later: Features) -> Features:
         """These frames followed by those of ``later``."""
@@ -91,4 +93,5 @@ class Features:
                 for name, layers in self.prompt_layers.items()
             },
             join(self.grey, later.grey),
+            join(self.video, later.video),
         )

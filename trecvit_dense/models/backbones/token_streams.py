@@ -25,6 +25,7 @@ class TokenStream:
         tokens: ``(B, T, N, C)``.
         reset, active: ``(B, T, N)`` bool or None, as in :class:`PromptGroup`.
         item_size: As in :class:`PromptGroup`; matters to read-only streams.
+        hidden: ``(B, T, N)`` bool or None: rows that are not there on a frame, and wait (see ``hidden_patches``).
     """
 
     keys: list[str]
@@ -33,6 +34,17 @@ class TokenStream:
     reset: Tensor | None = None
     active: Tensor | None = None
     item_size: int = 1
+    hidden: Tensor | None = None
+
+    @property
+    def present(self) -> Tensor | None:
+        """``(B, T, N)`` bool: tokens that others may look at; None: all."""
+        return self.active if self.hidden is None else ~self.hidden
+
+    def hide(self, hidden: Tensor | None, reset: Tensor | None) -> None:
+        """Leave rows out on some frames; ``reset`` names those that start, which may be later than the first frame."""
+        self.hidden, self.reset = hidden, reset
+        self.tokens = clear(self.tokens, self.present)
 
     def split(self, x: Tensor, *, dim: int = 2) -> dict[str, Tensor]:
         """Each group's part of a tensor that has the rows in ``dim``."""

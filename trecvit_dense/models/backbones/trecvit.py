@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from trecvit_dense.models.backbones.hidden_patches import HiddenPatches, blank, find_hidden
 from trecvit_dense.models.backbones.token_streams import (
     TokenStream,
     clear,
@@ -60,8 +61,8 @@ class TRecViTBlock(nn.Module):
         """``tokens`` and ``states`` of all streams after this block; streams after the first read its patches."""
         new_tokens, new_states, memory = [], [], None
         for x, state, stream in zip(tokens, states, streams, strict=True):
-            x, state = self.temporal(x, state, reset=stream.reset, active=stream.active)
-            x, keys_values = self.spatial(x, memory, item_size=stream.item_size, active=stream.active)
+            x, state = self.temporal(x, state, reset=stream.reset, active=stream.active, hidden=stream.hidden)
+            x, keys_values = self.spatial(x, memory, item_size=stream.item_size, active=stream.present)
             if memory is None:
                 memory = tuple(part[:, :, :num_patches] for part in keys_values)
             new_tokens.append(x)
@@ -81,7 +82,8 @@ class TRecViT(nn.Module):
     State (``RecurrentState``, batch first, rows ``N`` in token order, class token first):
 
     - ``blocks.{l}.patch.rg_lru`` ``(B, N, L)`` float32 and ``blocks.{l}.patch.conv`` ``(B, conv_width - 1, N, L)``,
-    - ``blocks.{l}.prompt.{name}.rg_lru`` and ``.conv``: the same for a prompt group.
+    - ``blocks.{l}.prompt.{name}.rg_lru`` and ``.conv``: the same for a prompt group,
+    - ``patch.seen`` ``(B, N)`` bool: rows that were seen on some frame; in streams with hidden patches only.
 
     A group that the state does not know starts afresh on the first frame of the call. Groups of an earlier call that
     are not passed again are forgotten.
@@ -125,6 +127,7 @@ class TRecViT(nn.Module):
 
     causal = True
     supports_prompts = True
+    supports_patch_mask = True
 
     def __init__(
         self,
@@ -196,6 +199,7 @@ class TRecViT(nn.Module):
         state: RecurrentState | None = None,
         *,
         prompt_layers: bool = False,
+        patch_mask: Tensor | None = None,
     ) -> tuple[Features, RecurrentState]:
         """Advance by T frames.
 
@@ -206,13 +210,22 @@ class TRecViT(nn.Module):
                 again start afresh only where ``reset`` says so.
             state: From the frames before; None starts afresh. It is left as it was.
             prompt_layers: Also return the un-normalised prompt tokens after every block.
+            patch_mask: ``(B, T, h * w)`` bool, True where a patch is hidden, by the rule of
+                :mod:`trecvit_dense.models.backbones.hidden_patches`; its features are zero. Not together with prompts.
 
         Raises:
-            ValueError: a frame smaller than one patch, or prompts or state that do not fit the video.
+            ValueError: a frame smaller than one patch, or prompts, mask or state that do not fit the video.
         """
-        x, levels, grid = self._tokens(video)
+        x, levels, grid = self._tokens(video, patch_mask)
+        shape = (*x.shape[:2], grid[0] * grid[1])
+        hidden, before = find_hidden(patch_mask, state, shape, class_token=self.class_token is not None), state
+        if hidden is not None:
+            _check_no_prompts(prompts)
+            x, state = hidden.take(x), hidden.take_state(state)
         num_patches = x.shape[2]
         streams = make_streams(x, prompts or [], state)
+        if hidden is not None:
+            streams[0].hide(hidden.hidden, hidden.reset)
         tokens = [stream.tokens for stream in streams]
         new_state = RecurrentState()
         layers: dict[str, list[Tensor]] = {group.name: [] for group in prompts or []} if prompt_layers else {}
@@ -226,17 +239,21 @@ class TRecViT(nn.Module):
                 tokens, states = block(tokens, states, streams, num_patches)
             write_state(new_state, index, streams, states)
             if index in self.out_indices and index != self.depth - 1:
-                levels.append(self._level(tokens[0][:, :, :num_patches], grid))
+                levels.append(self._level(tokens[0][:, :, :num_patches], grid, hidden))
             if prompt_layers:
                 for name, group_tokens in prompt_tokens(streams, tokens).items():
                     layers[name].append(group_tokens)
-        tokens = [clear(self.norm(x), stream.active) for x, stream in zip(tokens, streams, strict=True)]
+        tokens = [clear(self.norm(x), stream.present) for x, stream in zip(tokens, streams, strict=True)]
         patches = tokens[0][:, :, :num_patches]
-        levels.append(self._level(patches, grid))
+        levels.append(self._level(patches, grid, hidden))
+        if hidden is not None:
+            new_state = hidden.put_state(new_state, before)
         class_token = patches[:, :, 0] if self.class_token is not None else None
         return Features(tuple(levels), class_token, prompt_tokens(streams, tokens), layers), new_state
 
-    def _tokens(self, video: Tensor) -> tuple[Tensor, list[FeatureLevel], tuple[int, int]]:
+    def _tokens(
+        self, video: Tensor, patch_mask: Tensor | None
+    ) -> tuple[Tensor, list[FeatureLevel], tuple[int, int]]:
         """Patch tokens ``(B, T, N, C)`` (class token first), the stem's levels, and the patch grid."""
         if video.ndim != 5 or video.shape[2] != 3:
             raise ValueError(f'video has shape {tuple(video.shape)}; wanted (B, T, 3, H, W)')
@@ -247,7 +264,10 @@ class TRecViT(nn.Module):
         if 0 in grid:
             size = 'x'.join(map(str, self.patch_size))
             raise ValueError(f'a frame of {height}x{width} px is smaller than one patch of {size}; enlarge or pad it')
-        frames = video.flatten(0, 1)[..., : grid[0] * self.patch_size[0], : grid[1] * self.patch_size[1]]
+        video = video[..., : grid[0] * self.patch_size[0], : grid[1] * self.patch_size[1]]
+        if patch_mask is not None and patch_mask.shape == (batch, time, grid[0] * grid[1]):  # others are refused below
+            video = blank(video, patch_mask, grid, self.patch_size)
+        frames = video.flatten(0, 1)
         x, maps = self.patch_embed(frames)  # (B * T, h, w, C)
         x = x.reshape(batch, time, grid[0] * grid[1], self.embed_dim) + self.position(grid)
         if self.class_token is not None:
@@ -258,9 +278,15 @@ class TRecViT(nn.Module):
             levels.append(FeatureLevel(tokens, tuple(stem_map.shape[1:3]), (level, level)))
         return x, levels, grid
 
-    def _level(self, tokens: Tensor, grid: tuple[int, int]) -> FeatureLevel:
+    def _level(self, tokens: Tensor, grid: tuple[int, int], hidden: HiddenPatches | None) -> FeatureLevel:
+        tokens = tokens if hidden is None else hidden.put(tokens)
         first = tokens.shape[2] - grid[0] * grid[1]  # behind the class token
         return FeatureLevel(tokens[:, :, first:], grid, self.patch_size)
+
+
+def _check_no_prompts(prompts: list[PromptGroup] | None) -> None:
+    if prompts:
+        raise ValueError(f"prompts '{prompts[0].name}' and hidden patches in one call; wanted one or the other")
 
 
 # ------------------------------------------------------------------------------------------------------ building

@@ -21,7 +21,9 @@ class Head(nn.Module):
     """
 
     requires_prompts = False
+    hides_patches = False  # True: the backbone is given :meth:`patch_mask`
     reads_grey = False  # True: ``features.grey`` holds the frames, for what is measured and not learned
+    reads_video = False  # True: ``features.video`` holds the frames: pixels are what the head is asked for
 
     def __init__(
         self, backbone_channels: tuple[int, ...] = (), backbone_strides: tuple[tuple[float, float], ...] = ()
@@ -38,6 +40,10 @@ class Head(nn.Module):
     def prompts(self, state: RecurrentState, num_frames: int, input_size: tuple[int, int]) -> list[PromptGroup]:
         """Token groups for the next ``num_frames`` frames of an ``(H, W)`` input."""
         return []
+
+    def patch_mask(self, state: RecurrentState, num_frames: int, input_size: tuple[int, int]) -> Tensor:
+        """``(B, T, N)`` bool, True where a patch of the next frames is kept from the backbone (``hides_patches``)."""
+        raise TypeError(f'{type(self).__name__} must define patch_mask(state, num_frames, input_size)')
 
     def needs_first_frame(self, state: RecurrentState) -> bool:
         """Whether the tokens of later frames depend on the features of the next one, which then goes first, alone."""
@@ -66,6 +72,10 @@ class Head(nn.Module):
     def predict(self, outputs: list, sample: Any, scale: tuple[float, float]) -> Any:
         """The answer for one sample, in its own pixels, from the outputs of all steps (points and masks need none)."""
         raise TypeError(f'{type(self).__name__} must define predict(outputs, sample, scale) to be evaluated')
+
+    def sample_queries(self, sample: Any) -> dict[str, Any]:
+        """What :meth:`begin` is given for one sample in evaluation (points and masks have theirs from the truth)."""
+        return {}
 
     def forget(self, state: RecurrentState) -> RecurrentState:
         """``state`` without what was gathered on the way, queries kept; the default has gathered nothing."""

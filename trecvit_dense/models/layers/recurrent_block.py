@@ -92,6 +92,7 @@ class RecurrentBlock(nn.Module):
         *,
         reset: Tensor | None = None,
         active: Tensor | None = None,
+        hidden: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Run T frames.
 
@@ -100,17 +101,21 @@ class RecurrentBlock(nn.Module):
             state: ``rg_lru (B, N, L)`` float32 and ``conv (B, conv_width - 1, N, L)``; None starts afresh.
             reset: ``(B, T, N)`` bool, rows that start afresh at a frame.
             active: ``(B, T, N)`` bool; the state of other rows is cleared and their output is zero.
+            hidden: ``(B, T, N)`` bool; these rows wait: the RG-LRU keeps its state, the convolution reads a zero, and
+                the output is zero. Not together with ``active``. Without a state, ``reset`` must say where rows start.
 
         Returns:
             Tokens like ``x`` and the state after the last frame.
         """
         if active is not None:
             reset = ~active if reset is None else reset | ~active
+        if hidden is not None:
+            active = ~hidden  # from here on: whose input counts
         state = state or {}
         normed = self.norm(x)
         gate = F.gelu(self.linear_y(normed), approximate='tanh')
         u, conv_state = self.conv(_mask(self.linear_x(normed), active), state.get('conv'), reset=reset)
-        h, lru_state = self.rg_lru(_mask(u, active), state.get('rg_lru'), reset=reset)
+        h, lru_state = self.rg_lru(_mask(u, active), state.get('rg_lru'), reset=reset, hold=hidden)
         # h stays float32 for the state; the product goes on in the activations' precision
         x = x + self.drop_path(self.linear_out(h.to(gate.dtype) * gate))
         if self.mlp is not None:

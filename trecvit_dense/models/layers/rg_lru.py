@@ -87,13 +87,21 @@ class RGLRU(nn.Module):
         self.input_gate = BlockDiagonalLinear(width, num_blocks)
         self.a_gate = BlockDiagonalLinear(width, num_blocks)
 
-    def forward(self, x: Tensor, state: Tensor | None = None, *, reset: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        x: Tensor,
+        state: Tensor | None = None,
+        *,
+        reset: Tensor | None = None,
+        hold: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Run T frames.
 
         Args:
             x: ``(B, T, ..., L)``.
             state: ``(B, ..., L)`` float32 from the frames before; None starts afresh (the first frame is a reset).
             reset: ``(B, T, ...)`` bool, rows that start afresh at a frame.
+            hold: ``(B, T, ...)`` bool, rows that keep their state as it is over a frame, whatever ``x`` says there.
 
         Returns:
             ``h (B, T, ..., L)`` float32 and the state after the last frame.
@@ -108,6 +116,8 @@ class RGLRU(nn.Module):
         fresh = _fresh_frames(x, state, reset)
         if fresh is not None:
             multiplier = multiplier.masked_fill(fresh[..., None], 1.0)
+        if hold is not None:
+            a, multiplier = a.masked_fill(hold[..., None], 1.0), multiplier.masked_fill(hold[..., None], 0.0)
         return linear_recurrence(multiplier * (input_gate * x.float()), a, state)
 
 
