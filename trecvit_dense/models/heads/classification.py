@@ -39,7 +39,7 @@ class ClassificationHead(Head):
 
     Args:
         num_classes: Classes.
-        rep_size: Width of the representation.
+        rep_size: Width of the representation. None: none, ``classifier(mean of f)``, as in ViViT.
         pool: ``'tok'``: the backbone's class token. ``'gap'``: the mean of the patch tokens of the last level.
         label_smoothing: Of the cross-entropy.
         dropout: On the representation, in training.
@@ -50,7 +50,7 @@ class ClassificationHead(Head):
         self,
         num_classes: int,
         *,
-        rep_size: int = 3072,
+        rep_size: int | None = 3072,
         pool: str = 'tok',
         label_smoothing: float = 0.0,
         dropout: float = 0.0,
@@ -60,14 +60,16 @@ class ClassificationHead(Head):
         super().__init__(backbone_channels, backbone_strides)
         if pool not in ('tok', 'gap'):
             raise ValueError(f"pool is '{pool}'; wanted 'tok' (class token) or 'gap' (mean of the patches)")
-        self.num_classes, self.rep_size, self.pool = num_classes, rep_size, pool
+        width = self.backbone_channels[-1]
+        self.num_classes, self.rep_size, self.pool = num_classes, rep_size or width, pool
         self.label_smoothing = label_smoothing
-        self.pre_logits = nn.Linear(self.backbone_channels[-1], rep_size)
+        self.pre_logits = nn.Linear(width, rep_size) if rep_size else None
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(rep_size, num_classes)
+        self.classifier = nn.Linear(self.rep_size, num_classes)
         for linear in (self.pre_logits, self.classifier):
-            lecun_normal_(linear.weight)
-            nn.init.zeros_(linear.bias)
+            if linear is not None:
+                lecun_normal_(linear.weight)
+                nn.init.zeros_(linear.bias)
 
     def begin(self, batch_size: int, device: torch.device | str, **queries: object) -> RecurrentState:
         return RecurrentState(
@@ -79,7 +81,9 @@ class ClassificationHead(Head):
         self, features: Features, state: RecurrentState, input_size: tuple[int, int]
     ) -> tuple[ClassificationOutput, RecurrentState]:
         """Class scores of all frames since :meth:`begin`, after the last one here."""
-        pooled = torch.tanh(self.pre_logits(self._pool(features)))  # (B, T, rep_size)
+        pooled = self._pool(features)
+        if self.pre_logits is not None:
+            pooled = torch.tanh(self.pre_logits(pooled))  # (B, T, rep_size)
         total = state['sum'] + pooled.float().sum(dim=1)
         frames = state['frames'] + pooled.shape[1]
         mean = total / frames[:, None]
