@@ -252,7 +252,7 @@ class TRecViT(nn.Module):
         return Features(tuple(levels), class_token, prompt_tokens(streams, tokens), layers), new_state
 
     def _tokens(
-        self, video: Tensor, patch_mask: Tensor | None
+        self, video: Tensor, patch_mask: Tensor | None = None
     ) -> tuple[Tensor, list[FeatureLevel], tuple[int, int]]:
         """Patch tokens ``(B, T, N, C)`` (class token first), the stem's levels, and the patch grid."""
         if video.ndim != 5 or video.shape[2] != 3:
