@@ -2,5 +2,6 @@
 
 from .trecvit import TRecViT
 from .vivit import ViViT
+from .xvit import XViT
 
-__all__ = ['TRecViT', 'ViViT']
+__all__ = ['TRecViT', 'ViViT', 'XViT']

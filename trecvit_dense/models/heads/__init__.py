@@ -8,6 +8,7 @@ from .label_propagation import LabelPropagationHead
 from .mask_slots import MaskHead
 from .object_tokens import ObjectTokenHead
 from .tapnext import TAPNextHead
+from .temporal_aggregation import TemporalAggregationHead
 
 __all__ = [
     'ClassificationHead',
@@ -21,4 +22,5 @@ __all__ = [
     'ObjectTokenHead',
     'PointOutput',
     'TAPNextHead',
+    'TemporalAggregationHead',
 ]
