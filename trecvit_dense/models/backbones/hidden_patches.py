@@ -2,8 +2,9 @@
 
 A hidden patch does not exist on that frame: its pixels are blank before any convolution sees them, nobody attends to
 it, and its feature is zero. Its recurrent row waits: the RG-LRU keeps its state (decay 1, no input), the temporal
-convolution reads a zero in its place, and a row starts afresh on the first frame on which it is seen. A row that is
-hidden on every frame (tube masking) is therefore a row that is not there, and is dropped: 90 % hidden costs a tenth.
+convolution reads a zero in its place (so its taps keep their distance in time), and a row starts afresh on the first
+frame on which it is seen. A row that is hidden on every frame (tube masking) is therefore a row that is not there, and
+is dropped: 90 % hidden costs a tenth.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class HiddenPatches:
     Args:
         rows: ``(B, K)`` int64, rows that are seen on some frame of the call (padded with rows that are not).
         total: Rows in all, class token included.
+        num_frames: ``T``.
         hidden: ``(B, T, K)`` bool over the chosen rows, or None where they are seen on all frames.
         reset: ``(B, T, K)`` bool, rows that are seen for the first time; None where no row needs to be told.
         seen: ``(B, total)`` bool, rows seen so far, this call included; None where that is all of them for certain.
@@ -60,6 +62,7 @@ class HiddenPatches:
 
     rows: Tensor
     total: int
+    num_frames: int
     hidden: Tensor | None
     reset: Tensor | None
     seen: Tensor | None
@@ -81,8 +84,14 @@ class HiddenPatches:
         return RecurrentState({key: self.take(value) for key, value in state.items() if key != _SEEN})
 
     def put_state(self, state: RecurrentState, before: RecurrentState | None) -> RecurrentState:
-        """A state of all rows: the chosen ones anew, the others as they were."""
-        whole = RecurrentState({key: self.put(value, (before or {}).get(key)) for key, value in state.items()})
+        """A state of all rows: the chosen ones anew; the others wait, while zeros enter their convolutions."""
+        whole = RecurrentState()
+        for key, value in state.items():
+            old = (before or {}).get(key)
+            if old is not None and key.endswith('.conv'):  # (B, past, N, L)
+                old = torch.cat([old, torch.zeros_like(old)], dim=1)
+                old = old.narrow(1, min(self.num_frames, value.shape[1]), value.shape[1])
+            whole[key] = self.put(value, old)
         if self.seen is not None:
             whole[_SEEN] = self.seen
         return whole
@@ -116,4 +125,5 @@ def _plan(patch_mask: Tensor, state: RecurrentState | None, *, hides: bool) -> H
     # Without a state the first frame is a fresh start by itself, and no row starts later unless it was hidden.
     tell = bool(first.any()) if state else partly
     seen = (before | wanted) if hides else None
-    return HiddenPatches(rows, patch_mask.shape[2], ~visible if partly else None, first if tell else None, seen)
+    _, num_frames, total = patch_mask.shape
+    return HiddenPatches(rows, total, num_frames, ~visible if partly else None, first if tell else None, seen)

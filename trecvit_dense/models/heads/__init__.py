@@ -6,6 +6,7 @@ from .cost_volume import CostVolumePointHead
 from .depth import DPTDepthHead
 from .label_propagation import LabelPropagationHead
 from .mask_slots import MaskHead
+from .masked_autoencoder import MaskedAutoencoderHead
 from .object_tokens import ObjectTokenHead
 from .tapnext import TAPNextHead
 from .temporal_aggregation import TemporalAggregationHead
@@ -19,6 +20,7 @@ __all__ = [
     'LabelPropagationHead',
     'MaskHead',
     'MaskOutput',
+    'MaskedAutoencoderHead',
     'ObjectTokenHead',
     'PointOutput',
     'TAPNextHead',
