@@ -13,6 +13,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from trecvit_dense.models.backbones.sliding_window import SlidingWindow
 from trecvit_dense.models.heads.base import Head, MaskOutput
 from trecvit_dense.models.queries import object_queries, point_queries
 from trecvit_dense.registry import MODELS, nearest
@@ -231,23 +232,30 @@ class VideoPerceiver(BaseModel):
         A sample whose ``meta['query_mode']`` is ``'strided'`` is also run backwards, for the frames before each query.
         One whose ``meta['ablate']`` names a memory (``'all'``, ``'backbone'``) is run again with that memory
         cleared before every frame: ``predictions['points_reset']`` and so on.
+        One whose ``meta['views']`` is ``(clips, crops)`` holds that many views one after the other; they see nothing
+        of each other, and the heads that answer for whole videos give one answer.
         """
         for index, sample in enumerate(samples):
             clip, tasks = video[index : index + 1], self.tasks
             truth = dict(points=sample.points, masks=sample.masks, depth=sample.depth)
-            if any(value is not None for value in truth.values()):
+            ablated = (*truth, *(task for task, head in self.heads.items() if head.reads_views))
+            if 'views' in sample.meta:
+                tasks = self._tasks_of_views(sample)
+            elif any(value is not None for value in truth.values()):
                 tasks = [task for task in self.running if truth.get(task, sample) is not None]
             with only_tasks(self, tasks):
                 sample.predictions.update(self._answers(clip, sample, scale))
                 if sample.meta.get('ablate'):
                     again = self._answers(clip, sample, scale, forget=sample.meta['ablate'])
-                    sample.predictions.update({f'{task}_reset': again[task] for task in again if task in truth})
+                    sample.predictions.update({f'{task}_reset': again[task] for task in again if task in ablated})
         return samples
 
     def _answers(
         self, video: Tensor, sample: VideoSample, scale: tuple[float, float], forget: str | None = None
     ) -> dict[str, Any]:
         """What every running head answers for one sample, by task."""
+        if 'views' in sample.meta:
+            return self._answers_of_views(video, sample, scale, forget)
         outputs, answers = self._roll(video, sample, scale, forget=forget), {}
         for task, output in outputs.items():
             if task == 'points' and sample.points is not None:
@@ -257,6 +265,29 @@ class VideoPerceiver(BaseModel):
             elif task not in ('points', 'masks'):
                 answers[task] = self.heads[task].predict(output, sample, scale)
         return answers
+
+    def _tasks_of_views(self, sample: VideoSample) -> list[str]:
+        """The running heads that answer for a whole video."""
+        tasks = [task for task, head in self.running.items() if head.reads_views]
+        if not tasks:
+            raise ValueError(
+                f"sample '{sample.name}' is cut into views, from which only whole videos are judged (classification); "
+                f'the heads here are: {", ".join(self.running)}'
+            )
+        return tasks
+
+    def _answers_of_views(
+        self, video: Tensor, sample: VideoSample, scale: tuple[float, float], forget: str | None
+    ) -> dict[str, Any]:
+        """Answers from views that stand one after the other in ``video`` ``(1, V * T, 3, H, W)``."""
+        clips, crops = sample.meta['views']
+        views = video[0].unflatten(0, (clips * crops, -1))  # (V, T, 3, H, W)
+        groups = views.split(max(1, self.chunk_frames // views.shape[1]))
+        rolled = [self._roll(group, sample, scale, forget=forget) for group in groups]
+        return {
+            task: self.heads[task].predict([outputs[task][-1] for outputs in rolled], sample, scale)
+            for task in self.running
+        }
 
     def _roll(
         self,
@@ -275,9 +306,10 @@ class VideoPerceiver(BaseModel):
         arrivals = {0: {}}
         if 'masks' in self.running and sample.masks is not None and turned is None:
             arrivals = object_queries([sample], scale, tuple(video.shape[-2:]), video.device)
-        state = self._start_sample(sample, scale, video.device, turned=turned)
+        state = self._start_sample(sample, scale, video.device, batch_size=len(video), turned=turned)
         collected: dict[str, list] = {task: [] for task in self.running}
-        for first, last in _chunks(video.shape[1], 1 if forget else self.chunk_frames, arrivals):
+        size = video.shape[1] if _wants_whole_clips(self.backbone) else self.chunk_frames
+        for first, last in _chunks(video.shape[1], 1 if forget else size, arrivals):
             if forget and first:
                 state = self.forget(state, forget)
             if arrivals.get(first):
@@ -290,7 +322,13 @@ class VideoPerceiver(BaseModel):
         return collected
 
     def _start_sample(
-        self, sample: VideoSample, scale: tuple[float, float], device: torch.device, *, turned: int | None = None
+        self,
+        sample: VideoSample,
+        scale: tuple[float, float],
+        device: torch.device,
+        *,
+        batch_size: int = 1,
+        turned: int | None = None,
     ) -> RecurrentState:
         """State for one sample; its objects are given when their frames come."""
         queries: dict[str, dict] = dict(masks=dict(capacity=0 if sample.masks is None else len(sample.masks.ids)))
@@ -304,7 +342,7 @@ class VideoPerceiver(BaseModel):
         for task, head in self.running.items():
             if task not in ('points', 'masks'):
                 queries[task] = head.sample_queries(sample)
-        return self.start(1, device, **queries)
+        return self.start(batch_size, device, **queries)
 
     def _tracks(
         self, video: Tensor, sample: VideoSample, scale: tuple[float, float], outputs: list, forget: str | None
@@ -319,6 +357,14 @@ class VideoPerceiver(BaseModel):
             xy = np.where(before[..., None], back_xy[:, ::-1], xy)
             visible = np.where(before, back_visible[:, ::-1], visible)
         return PointTracks(xy, visible, query, sample.points.group)
+
+
+def _wants_whole_clips(backbone: nn.Module) -> bool:
+    """A backbone that looks both ways in time and has no window cannot go on from a state."""
+    parts = (value for module in backbone.modules() for value in vars(module).values())
+    return not getattr(backbone, 'causal', True) and any(
+        isinstance(part, SlidingWindow) and part.frames is None for part in parts
+    )
 
 
 def _chunks(num_frames: int, size: int, cuts: dict[int, Any]) -> list[tuple[int, int]]:

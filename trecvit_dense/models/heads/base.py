@@ -24,6 +24,7 @@ class Head(nn.Module):
     hides_patches = False  # True: the backbone is given :meth:`patch_mask`
     reads_grey = False  # True: ``features.grey`` holds the frames, for what is measured and not learned
     reads_video = False  # True: ``features.video`` holds the frames: pixels are what the head is asked for
+    reads_views = False  # True: the head answers for a whole video, which may be tested on several views of it
 
     def __init__(
         self, backbone_channels: tuple[int, ...] = (), backbone_strides: tuple[tuple[float, float], ...] = ()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from trecvit_dense.models.heads.base import Head
 from trecvit_dense.models.layers.embedding import lecun_normal_
+from trecvit_dense.models.losses.classification import classification_loss
 from trecvit_dense.registry import MODELS
 from trecvit_dense.structures import Features, RecurrentState, VideoSample
 
@@ -43,8 +44,14 @@ class ClassificationHead(Head):
         pool: ``'tok'``: the backbone's class token. ``'gap'``: the mean of the patch tokens of the last level.
         label_smoothing: Of the cross-entropy.
         dropout: On the representation, in training.
+        classes: Names of the classes, in order; answers then carry them.
         backbone_channels, backbone_strides: Passed by the perceiver.
+
+    Raises:
+        ValueError: an unknown ``pool``, or names that do not fit.
     """
+
+    reads_views = True
 
     def __init__(
         self,
@@ -54,6 +61,7 @@ class ClassificationHead(Head):
         pool: str = 'tok',
         label_smoothing: float = 0.0,
         dropout: float = 0.0,
+        classes: Sequence[str] | None = None,
         backbone_channels: tuple[int, ...] = (),
         backbone_strides: tuple[tuple[float, float], ...] = (),
     ) -> None:
@@ -62,7 +70,7 @@ class ClassificationHead(Head):
             raise ValueError(f"pool is '{pool}'; wanted 'tok' (class token) or 'gap' (mean of the patches)")
         width = self.backbone_channels[-1]
         self.num_classes, self.rep_size, self.pool = num_classes, rep_size or width, pool
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.classes = label_smoothing, check_classes(classes, num_classes)
         self.pre_logits = nn.Linear(width, rep_size) if rep_size else None
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(self.rep_size, num_classes)
@@ -101,18 +109,52 @@ class ClassificationHead(Head):
     def loss(
         self, output: ClassificationOutput, samples: list[VideoSample], scale: tuple[float, float]
     ) -> dict[str, Tensor]:
-        """Cross-entropy with the samples' labels."""
-        unlabelled = [sample.name for sample in samples if sample.label is None]
-        if unlabelled:
-            raise ValueError(f"sample '{unlabelled[0]}' has no label; classification trains on labelled videos only")
-        labels = torch.tensor([sample.label for sample in samples], device=output.logits.device)
-        return {'loss_cls': F.cross_entropy(output.logits, labels, label_smoothing=self.label_smoothing)}
+        """Cross-entropy with the samples' labels, or with what mixup and cutmix made of them."""
+        return {'loss_cls': classification_loss(output.logits, samples, label_smoothing=self.label_smoothing)}
 
     def predict(
         self, outputs: list[ClassificationOutput], sample: VideoSample, scale: tuple[float, float]
-    ) -> dict[str, Tensor]:
-        """``logits`` and ``probs`` ``(num_classes,)`` of one video after its last frame."""
-        return dict(logits=outputs[-1].logits[0], probs=outputs[-1].probs[0])
+    ) -> dict[str, Any]:
+        """The answer for one video after its last frame.
+
+        Args:
+            outputs: Of all steps; where ``sample.meta['views']`` says that the video was cut into views, of each group
+                of views, in order.
+
+        Returns:
+            ``probs`` and ``logits`` ``(num_classes,)``, means over the V views of ``view_probs`` and ``view_logits``
+            ``(V, num_classes)``; ``label``, the likeliest class, and ``class_name`` (None without names).
+        """
+        parts = outputs if 'views' in sample.meta else outputs[-1:]
+        logits, probs = (torch.cat([getattr(part, name) for part in parts]).float() for name in ('logits', 'probs'))
+        label = int(probs.mean(dim=0).argmax())
+        return dict(
+            logits=logits.mean(dim=0),
+            probs=probs.mean(dim=0),
+            view_logits=logits,
+            view_probs=probs,
+            label=label,
+            class_name=None if self.classes is None else self.classes[label],
+        )
+
+
+def check_classes(classes: Sequence[str] | None, num_classes: int) -> tuple[str, ...] | None:
+    """The names of the classes.
+
+    Raises:
+        ValueError: one string, another number of names than classes, or a name that occurs twice.
+    """
+    if classes is None:
+        return None
+    if isinstance(classes, str):
+        raise ValueError(f"classes is the text '{classes}'; wanted a list of {num_classes} names")
+    names = tuple(str(name) for name in classes)
+    if len(names) != num_classes:
+        raise ValueError(f'classes has {len(names)} names; num_classes is {num_classes}, wanted one name for each')
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"classes names '{twice[0]}' twice; wanted a name of its own for each class")
+    return names
 
 
 # ------------------------------------------------------------------------------------------------------ clips
