@@ -27,7 +27,7 @@ from .layers import Layer
 from .motion import affine
 from .photometric import Photometric
 from .shapes import SHAPES, relief, silhouette
-from .textures import surface
+from .textures import palette, surface
 
 _ROLES = ('horizontal', 'vertical', 'turning', 'corner')
 _PARTS = {
@@ -140,7 +140,8 @@ def _actor(rng: Generator, spec: CastSpec, role: str) -> Actor:
     cosine, sine = np.cos(tilt), np.sin(tilt)
     offset = offset @ np.array([[cosine, sine], [-sine, cosine]])
     start = rng.uniform(0, 1, 2) * (spec.size[1], spec.size[0])
-    return Actor(role, start + offset, rng.uniform(0, 2 * np.pi) + angle, size * spec.side)
+    radius = size * min(spec.side, 1.6 * min(spec.size))  # no larger than the torus, in long frames either
+    return Actor(role, start + offset, rng.uniform(0, 2 * np.pi) + angle, radius)
 
 
 # ---- pictures
@@ -151,13 +152,13 @@ def render_cast(rng: Generator, spec: CastSpec, cast: list[Actor]) -> np.ndarray
     height, width = spec.size
     shake = rng.standard_normal((spec.num_frames, 2)) * rng.uniform(0, 0.012) * spec.side * spec.shake
     ground = _ground(rng, spec, shake)
-    layers = [layer for i in rng.permutation(len(cast)) for layer in _copies(rng, spec, cast[i], shake)]
+    sprites = [(cast[i], _sprite(rng, cast[i])) for i in rng.permutation(len(cast))]
     photometric = Photometric(rng, spec.size, np.arange(spec.num_frames), spec.photometric)
     video = np.empty((spec.num_frames, height, width, 3), np.uint8)
     for t in range(spec.num_frames):
         canvas = ground.draw(t, (0, 0, width, height))
-        for layer in layers:
-            _lay_over(canvas, layer, t)
+        for actor, sprite in sprites:
+            _lay_over(canvas, sprite, actor.xy_px[t] + shake[t], actor.angle[t])
         video[t] = photometric(cv2.cvtColor(canvas, cv2.COLOR_RGBA2RGB), t)
     return video
 
@@ -171,32 +172,36 @@ def _ground(rng: Generator, spec: CastSpec, shake: np.ndarray) -> Layer:
     return Layer(texture, affine(middle + shake, still, np.zeros_like(shake), still), endless=True)
 
 
-def _copies(rng: Generator, spec: CastSpec, actor: Actor, shake: np.ndarray) -> list[Layer]:
-    """The actor, and what of it reaches over the edges of the torus."""
-    height, width = spec.size
+def _sprite(rng: Generator, actor: Actor) -> np.ndarray:
+    """``(side, side, 4)`` uint8, colour premultiplied by alpha; clutter has one colour."""
     alpha = silhouette(rng, SHAPES[rng.integers(len(SHAPES))], actor.radius)
-    colour = surface(rng, *alpha.shape) * relief(rng, alpha)[..., None]
-    texture = np.empty((*alpha.shape, 4), np.uint8)
-    texture[..., :3] = np.clip(colour, 0, 255) * (alpha * np.float32(1 / 255))[..., None]
-    texture[..., 3] = alpha
-    still = np.zeros(spec.num_frames)
-    layers = []
-    place = (actor.xy_px + shake) % (width, height)
-    reach = len(alpha) * np.sqrt(0.5)
-    for x in (-width, 0, width):
-        for y in (-height, 0, height):
-            copy = place + (x, y)
-            if ((copy > -reach) & (copy < np.array([width, height]) + reach)).all(axis=1).any():
-                layers.append(Layer(texture, affine(copy, actor.angle, np.zeros_like(copy), still)))
-    return layers
+    colour = palette(rng, 1) * 255 if actor.role == 'clutter' else surface(rng, *alpha.shape)
+    colour = colour * relief(rng, alpha)[..., None]
+    sprite = np.empty((*alpha.shape, 4), np.uint8)
+    sprite[..., :3] = np.clip(colour, 0, 255) * (alpha * np.float32(1 / 255))[..., None]
+    sprite[..., 3] = alpha
+    return sprite
 
 
-def _lay_over(canvas: np.ndarray, layer: Layer, t: int) -> None:
-    """Draw a layer over ``canvas`` ``(H, W, 4)`` in place."""
-    box = layer.box(t, canvas.shape[:2])
-    if box is None:
-        return
-    patch = layer.draw(t, box)
-    region = canvas[box[1] : box[3], box[0] : box[2]]
+def _lay_over(canvas: np.ndarray, sprite: np.ndarray, centre: np.ndarray, angle: float) -> None:
+    """Draw a sprite over ``canvas`` ``(H, W, 4)`` in place; what reaches over an edge comes in at the opposite one."""
+    height, width = canvas.shape[:2]
+    side = min(int(np.ceil(len(sprite) * 1.42)) + 1, height, width)
+    corner = np.floor(centre - side / 2)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    shift = centre - corner - 0.5 - turn @ np.full(2, (len(sprite) - 1) / 2)
+    patch = cv2.warpAffine(sprite, np.column_stack([turn, shift]), (side, side), flags=cv2.INTER_LINEAR)
     rest = cv2.cvtColor(cv2.bitwise_not(cv2.extractChannel(patch, 3)), cv2.COLOR_GRAY2BGRA)
-    region[:] = cv2.add(cv2.multiply(region, rest, scale=1 / 255), patch)
+    for rows, patch_rows in _wrapped(int(corner[1]), side, height):
+        for columns, patch_columns in _wrapped(int(corner[0]), side, width):
+            behind, part = canvas[rows, columns], (patch_rows, patch_columns)
+            behind[:] = cv2.add(cv2.multiply(behind, rest[part], scale=1 / 255), patch[part])
+
+
+def _wrapped(start: int, length: int, period: int) -> list[tuple[slice, slice]]:
+    """``start .. start + length`` on a circle, ``length <= period``: places, and which part of the range goes there."""
+    start %= period
+    first = min(length, period - start)
+    parts = [(slice(start, start + first), slice(first))]
+    return parts if first == length else [*parts, (slice(length - first), slice(first, length))]
