@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
@@ -20,6 +23,7 @@ class VideoPreprocessor(BaseDataPreprocessor):
         min_side: Smaller frames are enlarged, in proportion, until the longer side reaches this; None: never.
         value_range: ``'unit'``: RGB in [0, 1] (TRecViT); ``'signed'``: [-1, 1] (TAPNext).
         pad_multiple: Height and width are padded at the bottom and right, by repeating the edge, to a multiple of this.
+        batch_augments: Configs of :mod:`trecvit_dense.models.batch_augment`, run in training on what is prepared.
     """
 
     def __init__(
@@ -30,6 +34,7 @@ class VideoPreprocessor(BaseDataPreprocessor):
         min_side: int | None = None,
         value_range: str = 'unit',
         pad_multiple: int = 1,
+        batch_augments: Sequence[dict] = (),
         non_blocking: bool = False,
     ) -> None:
         super().__init__(non_blocking=non_blocking)
@@ -41,6 +46,7 @@ class VideoPreprocessor(BaseDataPreprocessor):
         self.max_side, self.min_side = max_side, min_side
         self.value_range = value_range
         self.pad_multiple = pad_multiple
+        self.batch_augments = [MODELS.build(augment) for augment in batch_augments]
 
     def prepare(self, video: Tensor) -> tuple[Tensor, tuple[float, float]]:
         """``(B, T, 3, H, W)`` uint8 to normalised float ``(B, T, 3, h, w)`` and ``(w / W, h / H)`` before padding."""
@@ -83,4 +89,10 @@ class VideoPreprocessor(BaseDataPreprocessor):
                 )
             inputs = torch.stack(list(inputs))
         video, scale = self.prepare(inputs)
-        return dict(inputs=video, data_samples=data.get('data_samples'), scale=scale)
+        samples = data.get('data_samples')
+        if training and self.batch_augments:
+            # torch's generator is the one that training seeds for every iteration
+            rng = np.random.default_rng(int(torch.randint(2**62, ())))
+            for augment in self.batch_augments:
+                video, samples = augment(video, samples, rng)
+        return dict(inputs=video, data_samples=samples, scale=scale)
