@@ -9,7 +9,7 @@ import numpy as np
 from ..registry import DATASETS
 from ..structures import VideoSample
 from .procedural.cast import MOTION_CLASSES, CastSpec, draw_cast, render_cast
-from .procedural_base import ProceduralDataset, check_at_least, check_clip, check_strengths
+from .procedural_base import SPLITS, ProceduralDataset, check_at_least, check_clip, check_strengths
 
 
 @DATASETS.register_module()
@@ -28,7 +28,7 @@ class SyntheticMotionClassesDataset(ProceduralDataset):
         size: ``(H, W)`` pixels; motion and things scale with it.
         num_frames: Frames per clip, at least 6; a slow movement takes the whole clip, however long that is.
         seed: Another seed gives other clips.
-        split: ``'train'``, ``'val'`` or ``'test'``; no clip of one can occur in another.
+        split: ``'train'``, ``'val'`` or ``'test'``; no clip and no texture of one can occur in another.
         motion: Multiplies the length of every way.
         shake: Multiplies the shake of the camera.
         photometric: Odds and strength of light change, blur, noise and compression, 0 for clean renders.
@@ -71,6 +71,7 @@ class SyntheticMotionClassesDataset(ProceduralDataset):
             shake=shake,
             photometric=photometric,
             clutter=tuple(clutter),
+            split=SPLITS.index(split),
         )
 
     def render(self, rng: np.random.Generator) -> VideoSample:

@@ -13,11 +13,14 @@ So nothing but motion can tell classes apart, by construction:
   for a small tilt of the line, at any angle: at each frame number, the first and the last included, a pose has one and
   the same distribution in all classes.
 * There is no motion blur. The camera shakes by an independent amount on each frame.
+
+Textures come from a fixed pool per split, drawn on first use; a clip cuts out, mirrors, turns and tints them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -27,7 +30,7 @@ from .layers import Layer
 from .motion import affine
 from .photometric import Photometric
 from .shapes import SHAPES, relief, silhouette
-from .textures import palette, surface
+from .textures import surface
 
 _ROLES = ('horizontal', 'vertical', 'turning', 'corner')
 _PARTS = {
@@ -46,6 +49,7 @@ _PARTS = {
 }
 MOTION_CLASSES = tuple(_PARTS)
 """Names of the class labels: direction and speed, sense of rotation, order of two movements."""
+_SHEETS = 96  # textures of the ground in the pool of a split, and as many of actors
 _TILT = 0.15  # radians, at most, by which lines are off the horizontal and the vertical
 
 
@@ -59,6 +63,7 @@ class CastSpec:
     shake: float = 1.0
     photometric: float = 1.0
     clutter: tuple[int, int] = (0, 3)
+    split: int = 0
 
     @property
     def side(self) -> float:
@@ -152,7 +157,7 @@ def render_cast(rng: Generator, spec: CastSpec, cast: list[Actor]) -> np.ndarray
     height, width = spec.size
     shake = rng.standard_normal((spec.num_frames, 2)) * rng.uniform(0, 0.012) * spec.side * spec.shake
     ground = _ground(rng, spec, shake)
-    sprites = [(cast[i], _sprite(rng, cast[i])) for i in rng.permutation(len(cast))]
+    sprites = [(cast[i], _sprite(rng, spec, cast[i])) for i in rng.permutation(len(cast))]
     photometric = Photometric(rng, spec.size, np.arange(spec.num_frames), spec.photometric)
     video = np.empty((spec.num_frames, height, width, 3), np.uint8)
     for t in range(spec.num_frames):
@@ -166,21 +171,37 @@ def render_cast(rng: Generator, spec: CastSpec, cast: list[Actor]) -> np.ndarray
 def _ground(rng: Generator, spec: CastSpec, shake: np.ndarray) -> Layer:
     height, width = spec.size
     texture = np.full((height + 8, width + 8, 4), 255, np.uint8)
-    texture[..., :3] = surface(rng, height + 8, width + 8, ground=True)
+    texture[..., :3] = _material(rng, spec, (height + 8, width + 8), ground=True)
     still = np.zeros(len(shake))
     middle = np.array([width, height]) / 2
     return Layer(texture, affine(middle + shake, still, np.zeros_like(shake), still), endless=True)
 
 
-def _sprite(rng: Generator, actor: Actor) -> np.ndarray:
-    """``(side, side, 4)`` uint8, colour premultiplied by alpha; clutter has one colour."""
+def _sprite(rng: Generator, spec: CastSpec, actor: Actor) -> np.ndarray:
+    """``(side, side, 4)`` uint8, colour premultiplied by alpha."""
     alpha = silhouette(rng, SHAPES[rng.integers(len(SHAPES))], actor.radius)
-    colour = palette(rng, 1) * 255 if actor.role == 'clutter' else surface(rng, *alpha.shape)
-    colour = colour * relief(rng, alpha)[..., None]
+    colour = _material(rng, spec, alpha.shape, ground=False) * relief(rng, alpha)[..., None]
     sprite = np.empty((*alpha.shape, 4), np.uint8)
     sprite[..., :3] = np.clip(colour, 0, 255) * (alpha * np.float32(1 / 255))[..., None]
     sprite[..., 3] = alpha
     return sprite
+
+
+def _material(rng: Generator, spec: CastSpec, shape: tuple[int, int], *, ground: bool) -> np.ndarray:
+    """A piece ``(h, w, 3)`` float32 in [0, 255] of a texture of the pool."""
+    side = max(spec.size) + 24 if ground else int(0.5 * spec.side) + 12
+    sheet = np.rot90(_sheet(spec.split, side, int(rng.integers(_SHEETS)), ground), int(rng.integers(4)))
+    top, left = rng.integers(0, side - np.array(shape) + 1)
+    piece = sheet[top : top + shape[0], left : left + shape[1]][:, :: int(rng.choice([-1, 1]))]
+    tint = np.exp(rng.normal(0, 0.2) + rng.normal(0, 0.08, 3)).astype(np.float32)
+    return np.minimum(piece * tint, 255)
+
+
+@cache
+def _sheet(split: int, side: int, number: int, ground: bool) -> np.ndarray:
+    """Texture ``number`` of a pool, ``(side, side, 3)`` uint8."""
+    rng = np.random.default_rng([split, side, number, ground])
+    return surface(rng, side, side, ground=ground).astype(np.uint8)
 
 
 def _lay_over(canvas: np.ndarray, sprite: np.ndarray, centre: np.ndarray, angle: float) -> None:
