@@ -5,6 +5,7 @@
 ``trecvit_B_mae.npz``                     TRecViT encoder; what the decoder is called is not public, it is reported
 ``tapnext_ckpt.npz``, ``bootstapnext_``   TAPNext, JAX names and numerics
 ``tapnextpp_ckpt.pt``, ``_512.ckpt``      TAPNext++, torch names and numerics, in a Lightning file
+those of :data:`OTHERS`                   the backbones beside TRecViT, see ``<name>_names.py``
 ========================================  =========================================================================
 
 No number is changed on the way, so a file converted there and back is equal bit for bit.
@@ -25,12 +26,13 @@ from torch import Tensor
 
 from trecvit_dense.io.atomic import atomic_path
 
-from . import tapnext_names
+from . import tapnext_names, vivit_names
 from .architecture import describe, first_difference, looks_like, square_grid
-from .io import CheckpointError, LoadReport, check_finite, fit_positions, load_torch, resolve
+from .io import CheckpointError, LoadReport, check_finite, fit_positions, load_torch, read_checkpoint, resolve
 from .trecvit_names import Rule, load_rules, official_depth, our_depth, save_rules, trecvit_rules, unmatched
 
 _LIGHTNING_PREFIX = 'tapnext.'
+OTHERS = {layout.name: layout for layout in (vivit_names.LAYOUT,)}
 
 
 @dataclass
@@ -38,7 +40,7 @@ class OfficialFile:
     """Arrays of an official file under their official names, without container and prefix.
 
     Args:
-        layout: ``'trecvit'``, ``'tapnext-jax'`` or ``'tapnext-torch'``.
+        layout: ``'trecvit'``, ``'tapnext-jax'``, ``'tapnext-torch'`` or a name in :data:`OTHERS`.
         arrays: Name to array.
         prefix: What was taken off every name.
         container: Key under which a torch file keeps the weights, or an empty string.
@@ -53,11 +55,13 @@ class OfficialFile:
 
     @property
     def arch(self) -> str:
-        """``'trecvit'`` or ``'tapnext'``."""
+        """``'trecvit'``, ``'tapnext'`` or a name in :data:`OTHERS`."""
         return self.layout.partition('-')[0]
 
     @property
     def rules(self) -> list[Rule]:
+        if self.layout in OTHERS:
+            return OTHERS[self.layout].rules(self.arrays)
         return rules_of(self.layout, self.depth)
 
     @property
@@ -90,6 +94,9 @@ def read_official(path: str | Path) -> OfficialFile:
     path = resolve(path)
     if path.suffix == '.npz':
         return _recognise(path, _read_npz(path))
+    if path.suffix == '.safetensors':
+        tensors, _ = read_checkpoint(path)
+        return _recognise(path, {name: value.numpy() for name, value in tensors.items()})
     content = load_torch(path)
     container = 'state_dict' if isinstance(content.get('state_dict'), dict) else ''
     weights = content[container] if container else content
@@ -121,10 +128,13 @@ def _recognise(
     else:
         example = next(iter(arrays), 'nothing')
         raise CheckpointError(
-            f"{path} is no TRecViT or TAPNext file: none of its {len(arrays)} names is known, e.g. '{example}'"
+            f'{path} is no TRecViT or TAPNext file, and not of {", ".join(OTHERS)}: '
+            f"none of its {len(arrays)} names is known, e.g. '{example}'"
         )
     if layout == 'tapnext-torch' and named.pop(tapnext_names.RECOMPUTED, None) is not None:
         dropped.append(tapnext_names.RECOMPUTED)
+    if layout in OTHERS:
+        dropped += OTHERS[layout].drop(named)
     others = {name: value for name, value in arrays.items() if not name.startswith(prefix)}
     return OfficialFile(layout, {**named, **others}, prefix, container, dropped)
 
@@ -134,7 +144,9 @@ def _layout(names: Mapping[str, Any]) -> str:
         return 'tapnext-torch'
     if tapnext_names.is_jax(names):
         return 'tapnext-jax'
-    return 'trecvit' if looks_like(names, r'encoder/residualblock_\d+/') else ''
+    if looks_like(names, r'encoder/residualblock_\d+/'):
+        return 'trecvit'
+    return next((name for name, layout in OTHERS.items() if layout.matches(names)), '')
 
 
 # ------------------------------------------------------------------------------------------------------ configs
@@ -187,6 +199,8 @@ def infer_config(file: OfficialFile, **options: Any) -> dict[str, Any]:
     Raises:
         CheckpointError: an array from which a size is read is missing, or the grid is not square.
     """
+    if file.layout in OTHERS:
+        return OTHERS[file.layout].config(file.arrays, options)
     state = load_rules(file.rules, file.arrays)
     fields = describe(state)
     needed = ('embed_dim', 'depth', 'num_heads', 'mlp_dim', 'conv_width', 'patch_size')
@@ -272,10 +286,13 @@ def to_official(state: Mapping[str, Tensor], layout: str) -> tuple[dict[str, np.
         CheckpointError: the weights are of another model.
     """
     fields = describe(state)
-    if 'num_heads' not in fields:
-        raise CheckpointError('these weights have no TRecViT blocks; only TRecViT and TAPNext have an official form')
-    rules = rules_of(layout, fields['depth'])
-    arrays = save_rules(rules, state, fields['num_heads'])
+    if layout in OTHERS:
+        rules = OTHERS[layout].rules_back(state)
+    elif 'num_heads' not in fields:
+        raise CheckpointError('these weights have no TRecViT blocks; no official form of them is known')
+    else:
+        rules = rules_of(layout, fields['depth'])
+    arrays = save_rules(rules, state, fields.get('num_heads', 0))
     known = {rule.ours for rule in rules}
     loaded = sorted(known & set(state))
     return arrays, LoadReport(loaded=loaded, unexpected=sorted(set(state) - known))

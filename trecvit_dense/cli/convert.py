@@ -16,9 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'target', metavar='OUT', help='a .safetensors file; with --to-official a .npz (JAX) or .pt (torch)'
     )
-    parser.add_argument(
-        '--arch', choices=('trecvit', 'tapnext'), help='refuse another kind of file (default: detected)'
-    )
+    parser.add_argument('--arch', help='trecvit, tapnext, vivit ...: refuse another kind of file (default: detected)')
     parser.add_argument(
         '--numerics', choices=('jax', 'torch'), help='what the weights were trained in (default: by file)'
     )
@@ -36,8 +34,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__)
     add_arguments(parser)
     args = parser.parse_args(argv)
+    check_arch(args.arch)
     check_target(args.target, ('.npz', '.pt', '.ckpt') if args.to_official else ('.safetensors',))
     return to_official(args) if args.to_official else from_official(args)
+
+
+def check_arch(arch: str | None) -> None:
+    """Refuse a kind of file that does not exist, with the nearest one."""
+    if arch is None:
+        return
+    from trecvit_dense.checkpoints.official import OTHERS
+    from trecvit_dense.registry import nearest
+
+    known = ['trecvit', 'tapnext', *OTHERS]
+    if arch not in known:
+        raise ValueError(f"--arch is '{arch}'; wanted one of {', '.join(known)}{nearest(arch, known)}")
 
 
 def check_target(target: str, suffixes: tuple[str, ...]) -> None:
@@ -93,23 +104,28 @@ def model_config(args: argparse.Namespace, file: Any) -> dict[str, Any]:
 
 def to_official(args: argparse.Namespace) -> int:
     from trecvit_dense.checkpoints.io import CheckpointError, check_finite, read_checkpoint
+    from trecvit_dense.checkpoints.official import OTHERS, write_official
     from trecvit_dense.checkpoints.official import to_official as official_arrays
-    from trecvit_dense.checkpoints.official import write_official
 
     state, info = read_checkpoint(args.source)
     check_finite(state, args.source)
     arch = 'tapnext' if 'heads.points.point_query_token' in state else 'trecvit'
+    arch = next((name for name, other in OTHERS.items() if other.ours(state)), arch)
     if args.arch not in (None, arch):
         raise CheckpointError(f'wrong architecture: arch: file has {arch}, wanted {args.arch}')
     in_numpy = args.target.endswith('.npz')
     if arch == 'trecvit' and not in_numpy:
         raise ValueError('TRecViT has no official torch file; give OUT a name ending in .npz')
-    layout = f'tapnext-{"jax" if in_numpy else "torch"}' if arch == 'tapnext' else 'trecvit'
+    if arch in OTHERS and in_numpy:
+        raise ValueError(f'{arch} has no official JAX file; give OUT a name ending in .pt')
+    layout = f'tapnext-{"jax" if in_numpy else "torch"}' if arch == 'tapnext' else arch
     origin = info['card'].get('official', {})
     arrays, report = official_arrays(state, layout)
     print(report)
     same = origin.get('layout') == layout
     options = dict(prefix=origin['prefix'], container=origin['container']) if same else {}
+    if arch in OTHERS:
+        options.setdefault('container', '')
     write_official(arrays, args.target, **options)
     print(f'{layout} weights written to {args.target}')
     return 0
