@@ -48,7 +48,7 @@ def build(golden: Golden) -> VideoPerceiver:
         head.update(
             depth=number(golden, 'head_layers'),
             num_heads=number(golden, 'head_heads'),
-            hidden_dim=number(golden, 'head_mlp_dim'),
+            rep_size=number(golden, 'head_mlp_dim'),
         )
     model = MODELS.build(dict(type='VideoPerceiver', backbone=backbone, heads=dict(classification=head))).eval()
     model.load_state_dict(xvit_from_official(arrays))

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trecvit_dense.models.backbones.sliding_window import SlidingWindow
-from trecvit_dense.models.backbones.trecvit import VARIANTS, _check_out_indices, _pair, _sizes
+from trecvit_dense.models.backbones.trecvit import VARIANTS, _build_position, _check_out_indices, _pair, _sizes
 from trecvit_dense.models.layers.attention import MLP
 from trecvit_dense.models.layers.drop_path import DropPath
-from trecvit_dense.models.layers.embedding import LearnedPosition, PatchEmbed
+from trecvit_dense.models.layers.embedding import PatchEmbed
 from trecvit_dense.models.layers.shifted_attention import ShiftedAttention
 from trecvit_dense.registry import MODELS, nearest
 from trecvit_dense.structures import FeatureLevel, Features, PromptGroup, RecurrentState
@@ -152,8 +152,7 @@ class XViT(nn.Module):
         self.out_indices = _check_out_indices(out_indices, depth)
 
         self.patch_embed = PatchEmbed(width, patch)
-        height, columns = _pair(image_size)
-        self.position = LearnedPosition((height // patch[0], columns // patch[1]), width)
+        self.position = _build_position('learned', width, patch, _pair(image_size))
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.class_position = nn.Parameter(torch.zeros(1, 1, width))
         self.frame_position = nn.Parameter(torch.zeros(1, frame_positions, 1, width))
@@ -211,7 +210,7 @@ class XViT(nn.Module):
 
     def _encode(self, video: Tensor, state: RecurrentState | None = None) -> tuple[Features, RecurrentState]:
         """Features of the T frames that follow ``state``, and the state behind them."""
-        seen = state['seen'] if state else video.new_zeros(len(video), dtype=torch.int64)
+        seen = _entry(state, 'seen', (len(video),)) if state else video.new_zeros(len(video), dtype=torch.int64)
         x, grid = self._tokens(video, seen)
         levels, new_state = [], RecurrentState(seen=seen + video.shape[1])
         for index, block in enumerate(self.blocks):
@@ -248,17 +247,19 @@ class XViT(nn.Module):
 
     def _past(self, state: RecurrentState, index: int, x: Tensor) -> Tensor | None:
         fold = self.blocks[index].attn.fold
-        if not fold:
-            return None
-        key, wanted = f'blocks.{index}.keys_values', (len(x), x.shape[2], 2, fold)
-        found = state.get(key)
-        if found is None or tuple(found.shape) != wanted:
-            shape = None if found is None else tuple(found.shape)
-            raise ValueError(
-                f"state '{key}' has shape {shape}, this call needs {wanted}; batch, frame size and model must stay as "
-                f'they were when the state was made'
-            )
-        return found
+        return _entry(state, f'blocks.{index}.keys_values', (len(x), x.shape[2], 2, fold)) if fold else None
+
+
+def _entry(state: RecurrentState, key: str, wanted: tuple[int, ...]) -> Tensor:
+    """``state[key]``, of the shape that this call needs."""
+    found = state.get(key)
+    if found is None or tuple(found.shape) != wanted:
+        shape = None if found is None else tuple(found.shape)
+        raise ValueError(
+            f"state '{key}' has shape {shape}, this call needs {wanted}; batch, frame size and model must stay as they "
+            f'were when the state was made'
+        )
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------ building

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -58,12 +60,12 @@ class TemporalAggregationHead(ClassificationHead):
         consensus: ``'attention'`` or ``'average'``.
         depth: Transformer blocks of the attention.
         num_heads: Their attention heads.
-        hidden_dim: Width of ``pre_logits``; None is that of the tokens.
+        rep_size: Width of ``pre_logits`` with attention; None is that of the tokens. An average has no such layer.
         window: Frames that the attention reads; None: all since :meth:`begin`.
-        pool: What a frame says: ``'tok'``, the backbone's class token (XViT), or ``'gap'``, its mean patch token.
-        label_smoothing: Of the cross-entropy.
         dropout: On the tokens of the frames and before the classifier, in training.
-        backbone_channels, backbone_strides: Passed by the perceiver.
+        backbone_channels: Passed by the perceiver.
+        **options: Others of :class:`ClassificationHead`; its ``pool`` says what a frame gives, ``'tok'``, the
+            backbone's class token (XViT), or ``'gap'``, its mean patch token.
 
     Raises:
         ValueError: an unknown ``consensus`` or ``pool``, or numbers that do not fit.
@@ -76,30 +78,21 @@ class TemporalAggregationHead(ClassificationHead):
         consensus: str = 'attention',
         depth: int = 1,
         num_heads: int = 12,
-        hidden_dim: int | None = None,
+        rep_size: int | None = None,
         window: int | None = None,
-        pool: str = 'tok',
-        label_smoothing: float = 0.0,
         dropout: float = 0.5,
         backbone_channels: tuple[int, ...] = (),
-        backbone_strides: tuple[tuple[float, float], ...] = (),
+        **options: Any,
     ) -> None:
         width = backbone_channels[-1]
-        hidden_dim = width if consensus == 'average' or hidden_dim is None else hidden_dim
+        rep_size = None if consensus == 'average' else rep_size or width
         super().__init__(
-            num_classes,
-            rep_size=hidden_dim,
-            pool=pool,
-            label_smoothing=label_smoothing,
-            dropout=dropout,
-            backbone_channels=backbone_channels,
-            backbone_strides=backbone_strides,
+            num_classes, rep_size=rep_size, dropout=dropout, backbone_channels=backbone_channels, **options
         )
         _check(consensus, depth, window)
         self.consensus, self.window = consensus, window
         self.classifier.reset_parameters()
         if consensus == 'average':
-            self.pre_logits = nn.Identity()
             return
         self.pre_logits.reset_parameters()
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -140,7 +133,7 @@ class TemporalAggregationHead(ClassificationHead):
         tokens = self.dropout(self._pool(features))  # (B, T, C)
         new_state = RecurrentState(frames=state['frames'] + tokens.shape[1])
         read, kept = getattr(self, f'_read_{self.mode}')(tokens, state)
-        representation = self.represent(read)  # (B, hidden_dim)
+        representation = self.represent(read)  # (B, rep_size)
         logits = self.classifier(self.dropout(representation) if self.consensus == 'attention' else read).float()
         new_state.update(kept)
         return ClassificationOutput(logits, logits.softmax(dim=-1), representation[:, None]), new_state
