@@ -61,7 +61,7 @@ def test_gradient_reaches_every_parameter(encoder: str, class_token: bool, optio
     total = sum((level.tokens * torch.randn_like(level.tokens)).sum() for level in features.levels)
     if class_token:
         total = total + (features.class_token * torch.randn(16)).sum()
-    assert (features.class_token is not None) is class_token is model.gives_class_token
+    assert (features.class_token is not None) is class_token is (model.class_token_dim is not None)
     total.backward()
     idle = [name for name, value in model.named_parameters() if value.grad is None or not value.grad.abs().any()]
     assert not idle

@@ -66,16 +66,33 @@ class VideoPerceiver(BaseModel):
     def _build_heads(self, heads: dict[str, dict]) -> nn.ModuleDict:
         built = {}
         for task, head in heads.items():
-            built[task] = MODELS.build(
-                dict(head, backbone_channels=self.backbone.out_channels, backbone_strides=self.backbone.strides)
-            )
+            built[task] = self._build_head(head)
             if built[task].requires_prompts and not self.backbone.supports_prompts:
                 raise ValueError(
                     f'{head["type"]} adds prompt tokens, but {type(self.backbone).__name__} takes none; '
                     f'use a head that reads features alone, or a backbone with supports_prompts'
                 )
+            self._check_class_token(head['type'], built[task])
         self._check_hiding(heads, built)
         return nn.ModuleDict(built)
+
+    def _build_head(self, config: dict) -> Head:
+        sizes = dict(backbone_channels=self.backbone.out_channels, backbone_strides=self.backbone.strides)
+        try:
+            return MODELS.build(dict(config, **sizes))
+        except (ValueError, IndexError) as error:  # what does not fit shows in the one when it is told the other
+            kind = IndexError if isinstance(error, IndexError) else ValueError
+            raise kind(f'{config["type"]} on {type(self.backbone).__name__}: {error}') from error
+
+    def _check_class_token(self, name: str, head: Head) -> None:
+        wanted = head.class_token_dim
+        found = getattr(self.backbone, 'class_token_dim', wanted)  # a backbone of the user's need not say
+        if wanted != found and wanted is not None:
+            gives = 'gives none' if found is None else f'gives one of width {found}'
+            raise ValueError(
+                f'{name} reads a class token of width {wanted}, but {type(self.backbone).__name__} {gives}; '
+                f"use pool='gap', or a backbone that has one (class_token=True, where there is a choice)"
+            )
 
     def _check_hiding(self, heads: dict[str, dict], built: dict[str, Head]) -> None:
         for hiding in (task for task, head in built.items() if head.hides_patches):

@@ -120,6 +120,7 @@ class TRecViT(nn.Module):
     Attributes:
         embed_dim: ``C``.
         out_channels, strides: Width and ``(y, x)`` pixels per token of every level, stem levels first.
+        class_token_dim: Width of the class token in the features; None: they have none.
 
     Raises:
         ValueError: sizes that do not fit each other; the message says which.
@@ -168,6 +169,7 @@ class TRecViT(nn.Module):
         self.patch_embed = _build_stem(stem, embed_dim, patch, stem_channels, stem_levels)
         self.position = _build_position(position, embed_dim, patch, _pair(image_size))
         self.class_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
+        self.class_token_dim = embed_dim if class_token else None
         self.blocks = nn.ModuleList()
         for index in range(depth):
             drop_path = drop_path_rate * index / max(depth - 1, 1)

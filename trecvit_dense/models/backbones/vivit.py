@@ -104,7 +104,7 @@ class ViViT(nn.Module):
     Attributes:
         embed_dim, out_channels, strides: As every backbone.
         delay_frames: Later frames that an answer waits for when streaming.
-        gives_class_token: Whether the features have a class token.
+        class_token_dim: Width of the class token in the features; None: they have none.
 
     Raises:
         ValueError: sizes that do not fit each other; the message says which.
@@ -153,7 +153,8 @@ class ViViT(nn.Module):
         self.embed_dim, self.depth, self.num_heads = sizes.values()
         self.tubelet_size = _triple(tubelet_size or size)
         self.factorised, self.checkpointing = encoder == 'factorised', checkpointing
-        self.window, self.gives_class_token = SlidingWindow(window), class_token
+        self.window = SlidingWindow(window)
+        self.class_token_dim = self.embed_dim if class_token else None
         if window is not None and window % self.tubelet_size[0]:
             raise ValueError(f'window is {window}; wanted a multiple of the {self.tubelet_size[0]} frames of a tubelet')
         self.out_indices = _check_out_indices(out_indices, self.depth)

@@ -108,6 +108,7 @@ class XViT(nn.Module):
     Attributes:
         embed_dim: ``C``.
         out_channels, strides: Width and ``(y, x)`` pixels per token of every level.
+        class_token_dim: Width of the class token in the features.
         causal: ``not future``.
         delay_frames: Later frames that an answer waits for: 0.
 
@@ -145,6 +146,7 @@ class XViT(nn.Module):
         width, depth, num_heads, mlp_dim, patch = _sizes(variant, embed_dim, depth, num_heads, mlp_dim, patch_size)
         _check_time(future, summary, window, frame_positions, shift_div)
         self.embed_dim, self.depth, self.num_heads, self.mlp_dim = width, depth, num_heads, mlp_dim
+        self.class_token_dim = width
         self.patch_size = patch
         self.checkpointing = checkpointing
         self.causal = not future

@@ -26,6 +26,8 @@ class Head(nn.Module):
     reads_video = False  # True: ``features.video`` holds the frames: pixels are what the head is asked for
     reads_views = False  # True: the head answers for a whole video, which may be tested on several views of it
 
+    class_token_dim: int | None = None  # width of the class token that the head reads; None: it reads none
+
     def __init__(
         self, backbone_channels: tuple[int, ...] = (), backbone_strides: tuple[tuple[float, float], ...] = ()
     ) -> None:

@@ -70,6 +70,7 @@ class ClassificationHead(Head):
             raise ValueError(f"pool is '{pool}'; wanted 'tok' (class token) or 'gap' (mean of the patches)")
         width = self.backbone_channels[-1]
         self.num_classes, self.rep_size, self.pool = num_classes, rep_size or width, pool
+        self.class_token_dim = width if pool == 'tok' else None
         self.label_smoothing, self.classes = label_smoothing, check_classes(classes, num_classes)
         self.pre_logits = nn.Linear(width, rep_size) if rep_size else None
         self.dropout = nn.Dropout(dropout)
