@@ -8,7 +8,15 @@ from typing import Any
 
 from .table import format_table
 
-_METRICS = ('AJRDMetric', 'DepthMetric', 'MaskMetric', 'PointOdysseyMetric', 'TapVidMetric')
+_METRICS = (
+    'AJRDMetric',
+    'DepthMetric',
+    'MaskMetric',
+    'PointOdysseyMetric',
+    'RecallMetric',
+    'ReconstructionMetric',
+    'TapVidMetric',
+)
 __all__ = [*_METRICS, 'format_table']
 
 

@@ -2,7 +2,16 @@
 
 from .depth_metric import DepthMetric
 from .mask_metric import MaskMetric
+from .pixel_metrics import RecallMetric, ReconstructionMetric
 from .tapvid_metric import TapVidMetric
 from .track_metrics import AJRDMetric, PointOdysseyMetric
 
-__all__ = ['AJRDMetric', 'DepthMetric', 'MaskMetric', 'PointOdysseyMetric', 'TapVidMetric']
+__all__ = [
+    'AJRDMetric',
+    'DepthMetric',
+    'MaskMetric',
+    'PointOdysseyMetric',
+    'RecallMetric',
+    'ReconstructionMetric',
+    'TapVidMetric',
+]

@@ -2,6 +2,7 @@
 
 from .depth import DepthDrawer, depth_colours, side_by_side
 from .masks import MaskDrawer, mask_colours
+from .reconstruction import draw_reconstruction
 from .tracks import TrackDrawer, contact_sheet, rainbow
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     'TrackDrawer',
     'contact_sheet',
     'depth_colours',
+    'draw_reconstruction',
     'mask_colours',
     'rainbow',
     'side_by_side',

@@ -1,9 +1,11 @@
 """Decoder heads; one file each."""
 
+from .attentive_probe import AttentiveProbe
 from .base import DepthOutput, Head, MaskOutput, PointOutput
 from .classification import ClassificationHead
 from .cost_volume import CostVolumePointHead
 from .depth import DPTDepthHead
+from .frame_recall import FrameRecall
 from .label_propagation import LabelPropagationHead
 from .mask_slots import MaskHead
 from .masked_autoencoder import MaskedAutoencoderHead
@@ -12,10 +14,12 @@ from .tapnext import TAPNextHead
 from .temporal_aggregation import TemporalAggregationHead
 
 __all__ = [
+    'AttentiveProbe',
     'ClassificationHead',
     'CostVolumePointHead',
     'DPTDepthHead',
     'DepthOutput',
+    'FrameRecall',
     'Head',
     'LabelPropagationHead',
     'MaskHead',

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 # Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators": the mixer of SplitMix64.
-_GOLDEN, _MIX_1, _MIX_2 = (
-    value - (1 << 64) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)
+_GOLDEN, _MIX_1, _MIX_2 = (value - (1 << 64) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 def draw_hidden(
