@@ -38,7 +38,7 @@ class CurvesHook(Hook):
         filename: str = 'curves.png',
         *,
         interval: int = 20,
-        metrics: tuple[str, ...] = ('AJ', 'delta_avg', 'OA'),
+        metrics: tuple[str, ...] = ('AJ', 'delta_avg', 'OA', 'top1'),
     ) -> None:
         self.filename, self.interval, self.metrics = filename, interval, tuple(metrics)
         self.losses: dict[str, Curve] = {}

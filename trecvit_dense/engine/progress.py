@@ -13,7 +13,9 @@ from trecvit_dense.registry import HOOKS
 
 __all__ = ['ProgressBar', 'ProgressHook', 'clock', 'headline', 'number', 'track']
 
-_DETAIL = {'per_video', 'per_sequence', 'occluded', 'reappear', 'reset', 'copy_first', 'label_propagation'}
+_DETAIL = set(
+    'per_video per_sequence per_class occluded reappear reset copy_first label_propagation chance majority'.split()
+)
 
 
 def number(value: Any) -> float:
@@ -37,7 +39,7 @@ class ProgressHook(Hook):
 
     priority = 'VERY_LOW'
 
-    def __init__(self, metrics: tuple[str, ...] = ('AJ', 'delta_avg', 'OA', 'J&F')) -> None:
+    def __init__(self, metrics: tuple[str, ...] = ('AJ', 'delta_avg', 'OA', 'J&F', 'top1')) -> None:
         self.metrics = tuple(metrics)
         self.bars: dict[str, ProgressBar] = {}
         self.loss: float | None = None

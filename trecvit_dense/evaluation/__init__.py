@@ -10,11 +10,13 @@ from .table import format_table
 
 _METRICS = (
     'AJRDMetric',
+    'ClassificationMetric',
     'DepthMetric',
     'MaskMetric',
     'PointOdysseyMetric',
     'RecallMetric',
     'ReconstructionMetric',
+    'RegressionMetric',
     'TapVidMetric',
 )
 __all__ = [*_METRICS, 'format_table']

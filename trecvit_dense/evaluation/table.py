@@ -29,6 +29,11 @@ _DEPTH_ROWS = {
     'constant_clip': 'constant depth per clip',
     'reset': 'state reset',
 }
+_CLASS_COLUMNS = ('top1', 'top5', 'mean_class_accuracy')
+_CLASS_ROWS = {'': 'model', 'chance': 'chance', 'majority': 'most frequent class', 'reset': 'state reset'}
+_VALUE_COLUMNS = ('MSE', 'MAE')
+_VALUE_ROWS = {'': 'model', 'constant': 'best constant'}
+_WORST_CLASSES = 12  # all are in results.json, if they were asked for
 _PER_SEQUENCE = 'per_sequence'
 _DETAIL = re.compile(r'/AJ_RD_D\d+_dmin\d+$')  # 25 bins: in results.json, too many to read here
 
@@ -42,6 +47,8 @@ def format_table(metrics: dict[str, float]) -> str:
     makers = {group: _point_block for group in _point_groups(metrics)}
     makers |= {group: _mask_block for group in _mask_groups(metrics)}
     makers |= {group: _depth_block for group in _depth_groups(metrics)}
+    makers |= {group: _class_block for group in _groups(metrics, 'mean_class_accuracy', _CLASS_ROWS)}
+    makers |= {group: _value_block for group in _groups(metrics, 'MSE', _VALUE_ROWS)}
     groups = sorted(makers)
     blocks = [makers[group](group, _below(group, metrics, groups)) for group in groups]
     rest = {key: value for key, value in metrics.items() if not any(key.startswith(f'{group}/') for group in groups)}
@@ -68,6 +75,12 @@ def _depth_groups(metrics: dict[str, float]) -> set[str]:
     """Prefixes below which an alignment of depth reports: those of ``AbsRel`` of the model over all clips."""
     heads = {key.rpartition('/')[0] for key in metrics if key.endswith('/AbsRel')}
     return {head for head in heads if head.rpartition('/')[2] not in _DEPTH_ROWS and f'/{_PER_SEQUENCE}/' not in head}
+
+
+def _groups(metrics: dict[str, float], key: str, rows: dict[str, str]) -> set[str]:
+    """Prefixes below which ``key`` of the model stands, and not of one of the other ``rows``."""
+    heads = {name.rpartition('/')[0] for name in metrics if name.endswith(f'/{key}')}
+    return {head for head in heads if head.rpartition('/')[2] not in rows}
 
 
 def _below(group: str, metrics: dict[str, float], groups: Sequence[str]) -> dict[str, float]:
@@ -120,6 +133,32 @@ def _clip_rows(values: dict[str, float]) -> list[str]:
     rows = [['clip', *columns.values()]]
     rows += [[name, *(_number(values.get(f'{_PER_SEQUENCE}/{name}/{key}')) for key in columns)] for name in names]
     return ['', *_grid(rows)]
+
+
+def _class_block(group: str, values: dict[str, float]) -> str:
+    title = f'{group}: {int(values["num_videos"])} videos, {int(values["num_classes"])} classes'
+    columns = (*_CLASS_COLUMNS, *(key for key in values if re.fullmatch(r'top\d+', key) and key not in _CLASS_COLUMNS))
+    return '\n'.join([title, *_rows_of_methods(values, columns, _CLASS_ROWS, 'top1'), *_class_lines(values)])
+
+
+def _class_lines(values: dict[str, float]) -> list[str]:
+    """A line for each of the worst classes: its accuracy, and what it is mostly taken for."""
+    found = [re.fullmatch(r'per_class/(.*)/accuracy', key) for key in values]
+    names = sorted((match[1] for match in found if match), key=lambda name: values[f'per_class/{name}/accuracy'])
+    if not names:
+        return []
+    rows = [['worst classes', 'accuracy', 'videos', 'taken for']]
+    for name in names[:_WORST_CLASSES]:
+        start = f'per_class/{name}/mistaken_for/'
+        wrong = [f'{key[len(start) :]} {_number(value)}' for key, value in values.items() if key.startswith(start)]
+        counts = [_number(values[f'per_class/{name}/accuracy']), str(int(values[f'per_class/{name}/num_videos']))]
+        rows.append([name, *counts, ', '.join(wrong) or '-'])
+    return ['', *_grid(rows)]
+
+
+def _value_block(group: str, values: dict[str, float]) -> str:
+    title = f'{group}: {int(values["num_videos"])} videos'
+    return '\n'.join([title, *_rows_of_methods(values, _VALUE_COLUMNS, _VALUE_ROWS, 'MSE')])
 
 
 def _sequence_rows(values: dict[str, float]) -> list[str]:

@@ -1,0 +1,74 @@
+"""One number per video, such as LVU's ratio of likes: the decoder of classification, with a squared error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trecvit_dense.models.heads.classification import ClassificationHead, ClassificationOutput
+from trecvit_dense.registry import MODELS
+from trecvit_dense.structures import VideoSample
+
+
+@MODELS.register_module()
+class RegressionHead(ClassificationHead):
+    """The layers of :class:`ClassificationHead` with a single output, the ``logits`` ``(B, 1)`` of its output.
+
+    The target of a sample stands in ``meta['target']``; LVU's are about 0 (facts of the data set:
+    :func:`trecvit_dense.evaluation.functional.classification.lvu_like_target`).
+
+    Args:
+        rep_size, pool, dropout: Of :class:`ClassificationHead`.
+        backbone_channels, backbone_strides: Passed by the perceiver.
+    """
+
+    def __init__(
+        self,
+        *,
+        rep_size: int | None = 3072,
+        pool: str = 'tok',
+        dropout: float = 0.0,
+        backbone_channels: tuple[int, ...] = (),
+        backbone_strides: tuple[tuple[float, float], ...] = (),
+    ) -> None:
+        super().__init__(
+            1,
+            rep_size=rep_size,
+            pool=pool,
+            dropout=dropout,
+            backbone_channels=backbone_channels,
+            backbone_strides=backbone_strides,
+        )
+
+    def loss(
+        self, output: ClassificationOutput, samples: list[VideoSample], scale: tuple[float, float]
+    ) -> dict[str, Tensor]:
+        """Squared error.
+
+        Raises:
+            ValueError: a sample without a target.
+        """
+        return {'loss_mse': regression_loss(output.logits[:, 0], samples)}
+
+    def predict(
+        self, outputs: list[ClassificationOutput], sample: VideoSample, scale: tuple[float, float]
+    ) -> dict[str, Any]:
+        """``value``, the mean of ``view_values`` ``(V,)``."""
+        parts = outputs if 'views' in sample.meta else outputs[-1:]
+        values = torch.cat([part.logits[:, 0] for part in parts]).float()
+        return dict(value=float(values.mean()), view_values=values)
+
+
+def regression_loss(values: Tensor, samples: list[VideoSample]) -> Tensor:
+    """Mean squared error of ``values`` ``(B,)``.
+
+    Raises:
+        ValueError: a sample without a target.
+    """
+    missing = [sample.name for sample in samples if sample.meta.get('target') is None]
+    if missing:
+        raise ValueError(f"sample '{missing[0]}' has no meta['target']; regression trains on videos with a number")
+    targets = torch.tensor([float(sample.meta['target']) for sample in samples], device=values.device)
+    return (values.float() - targets).square().mean()
