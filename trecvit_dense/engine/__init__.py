@@ -7,6 +7,7 @@ from .curves_hook import CurvesHook
 from .loops import FastResumeIterLoop, IterationSeedHook
 from .optim_wrapper import AutocastOptimWrapper
 from .progress import ProgressBar, ProgressHook, track
+from .reconstruction_hook import ReconstructionHook
 from .runner import TrecvitRunner
 from .sampler import DrawSampler
 
@@ -20,6 +21,7 @@ __all__ = [
     'PlainCheckpointHook',
     'ProgressBar',
     'ProgressHook',
+    'ReconstructionHook',
     'TrecvitRunner',
     'config_names',
     'find_config',
