@@ -10,6 +10,7 @@ from .label_propagation import LabelPropagationHead
 from .mask_slots import MaskHead
 from .masked_autoencoder import MaskedAutoencoderHead
 from .object_tokens import ObjectTokenHead
+from .regression import RegressionHead
 from .tapnext import TAPNextHead
 from .temporal_aggregation import TemporalAggregationHead
 
@@ -27,6 +28,7 @@ __all__ = [
     'MaskedAutoencoderHead',
     'ObjectTokenHead',
     'PointOutput',
+    'RegressionHead',
     'TAPNextHead',
     'TemporalAggregationHead',
 ]
