@@ -9,6 +9,7 @@ from .frame_recall import FrameRecall
 from .label_propagation import LabelPropagationHead
 from .mask_slots import MaskHead
 from .masked_autoencoder import MaskedAutoencoderHead
+from .mobile_former_classifier import MobileFormerClassifier
 from .object_tokens import ObjectTokenHead
 from .regression import RegressionHead
 from .tapnext import TAPNextHead
@@ -26,6 +27,7 @@ __all__ = [
     'MaskHead',
     'MaskOutput',
     'MaskedAutoencoderHead',
+    'MobileFormerClassifier',
     'ObjectTokenHead',
     'PointOutput',
     'RegressionHead',
