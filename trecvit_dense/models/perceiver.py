@@ -29,7 +29,8 @@ class VideoPerceiver(BaseModel):
         heads: Task name to head config; ``points``, ``masks``, ``depth``, ``classification`` are the tasks that the
             tools know.
         data_preprocessor: Config of :class:`VideoPreprocessor`.
-        chunk_frames: Frames per step in :meth:`predict`; bounds memory on long video and changes no result.
+        chunk_frames: Frames per step in :meth:`predict`; bounds memory on long video and changes no result. A backbone
+            that wants whole clips is given all frames in one step.
         freeze: Parts that are not trained: ``'backbone'``, or a task, whose head then takes no part in training.
 
     Attributes:
@@ -142,9 +143,15 @@ class VideoPerceiver(BaseModel):
         heads = self.running
         scopes = {task: state.scope(f'heads.{task}') for task in heads}
         features, memory = self._encode(video, heads, scopes, state.scope('backbone'))
+        return self._decode(features, memory, state, tuple(video.shape[-2:]))
+
+    def _decode(
+        self, features: Features, memory: RecurrentState, state: RecurrentState, input_size: tuple[int, int]
+    ) -> tuple[dict[str, Any], RecurrentState]:
+        """What the running heads say of ``features``, which follow ``state``; ``memory`` is the backbone's part."""
         outputs, new_state = {}, RecurrentState().put('backbone', memory)
-        for task, head in heads.items():
-            outputs[task], scope = head(features, scopes[task], tuple(video.shape[-2:]))
+        for task, head in self.running.items():
+            outputs[task], scope = head(features, state.scope(f'heads.{task}'), input_size)
             new_state.put(f'heads.{task}', scope)
         return outputs, new_state
 
@@ -325,15 +332,22 @@ class VideoPerceiver(BaseModel):
             arrivals = object_queries([sample], scale, tuple(video.shape[-2:]), video.device)
         state = self._start_sample(sample, scale, video.device, batch_size=len(video), turned=turned)
         collected: dict[str, list] = {task: [] for task in self.running}
-        size = video.shape[1] if _wants_whole_clips(self.backbone) else self.chunk_frames
-        for first, last in _chunks(video.shape[1], 1 if forget else size, arrivals):
+        clip, size = None, 1 if forget else self.chunk_frames
+        if _wants_whole_clips(self.backbone) and not forget:
+            scopes = {task: state.scope(f'heads.{task}') for task in self.running}
+            clip, memory = self._encode(video, self.running, scopes, RecurrentState())
+            size = video.shape[1]
+        for first, last in _chunks(video.shape[1], size, arrivals):
             if forget and first:
                 state = self.forget(state, forget)
             if arrivals.get(first):
                 masks = state.scope('heads.masks')
                 self.heads['masks'].give(masks, **arrivals[first])
                 state.put('heads.masks', masks)
-            outputs, state = self.step(video[:, first:last], state)
+            if clip is None:
+                outputs, state = self.step(video[:, first:last], state)
+            else:
+                outputs, state = self._decode(clip.between(first, last), memory, state, tuple(video.shape[-2:]))
             for task, output in outputs.items():
                 collected[task].append(_index_maps(output, sample, scale) if task == 'masks' else output)
         return collected

@@ -74,6 +74,21 @@ class Features:
     grey: Tensor | None = None
     video: Tensor | None = None
 
+    def between(self, first: int, last: int) -> Features:
+        """Frames ``first .. last - 1`` of these."""
+
+        def cut(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[:, first:last]
+
+        return Features(
+            tuple(FeatureLevel(cut(level.tokens), level.grid, level.stride) for level in self.levels),
+            cut(self.class_token),
+            {name: cut(tokens) for name, tokens in self.prompts.items()},
+            {name: [cut(layer) for layer in layers] for name, layers in self.prompt_layers.items()},
+            cut(self.grey),
+            cut(self.video),
+        )
+
     def then(self, later: Features) -> Features:
         """These frames followed by those of ``later``."""
 
