@@ -42,6 +42,9 @@ class ClassificationHead(Head):
         num_classes: Classes.
         rep_size: Width of the representation. None: none, ``classifier(mean of f)``, as in ViViT.
         pool: ``'tok'``: the backbone's class token. ``'gap'``: the mean of the patch tokens of the last level.
+            ``'last'``: the class token of the last frame alone, for backbones in which it stands for all frames so far
+            (ViS4mer).
+        token_dim: Width of the class token, where it is not that of the last level.
         label_smoothing: Of the cross-entropy.
         dropout: On the representation, in training.
         classes: Names of the classes, in order; answers then carry them.
@@ -59,6 +62,7 @@ class ClassificationHead(Head):
         *,
         rep_size: int | None = 3072,
         pool: str = 'tok',
+        token_dim: int | None = None,
         label_smoothing: float = 0.0,
         dropout: float = 0.0,
         classes: Sequence[str] | None = None,
@@ -66,11 +70,14 @@ class ClassificationHead(Head):
         backbone_strides: tuple[tuple[float, float], ...] = (),
     ) -> None:
         super().__init__(backbone_channels, backbone_strides)
-        if pool not in ('tok', 'gap'):
-            raise ValueError(f"pool is '{pool}'; wanted 'tok' (class token) or 'gap' (mean of the patches)")
-        width = self.backbone_channels[-1]
+        if pool not in ('tok', 'gap', 'last'):
+            raise ValueError(
+                f"pool is '{pool}'; wanted 'tok' (class token), 'last' (that of the last frame) or 'gap' (mean of the "
+                f'patches)'
+            )
+        width = self.backbone_channels[-1] if token_dim is None or pool == 'gap' else token_dim
         self.num_classes, self.rep_size, self.pool = num_classes, rep_size or width, pool
-        self.class_token_dim = width if pool == 'tok' else None
+        self.class_token_dim = None if pool == 'gap' else width
         self.label_smoothing, self.classes = label_smoothing, check_classes(classes, num_classes)
         self.pre_logits = nn.Linear(width, rep_size) if rep_size else None
         self.dropout = nn.Dropout(dropout)
@@ -93,9 +100,12 @@ class ClassificationHead(Head):
         pooled = self._pool(features)
         if self.pre_logits is not None:
             pooled = torch.tanh(self.pre_logits(pooled))  # (B, T, rep_size)
-        total = state['sum'] + pooled.float().sum(dim=1)
         frames = state['frames'] + pooled.shape[1]
-        mean = total / frames[:, None]
+        if self.pool == 'last':
+            total = mean = pooled[:, -1].float()
+        else:
+            total = state['sum'] + pooled.float().sum(dim=1)
+            mean = total / frames[:, None]
         logits = self.classifier(self.dropout(mean)).float()
         output = ClassificationOutput(logits, logits.softmax(dim=-1), mean[:, None])
         return output, RecurrentState(sum=total, frames=frames)
@@ -104,7 +114,9 @@ class ClassificationHead(Head):
         if self.pool == 'gap':
             return features.levels[-1].tokens.mean(dim=2)
         if features.class_token is None:
-            raise ValueError("pool='tok' needs a backbone with class_token=True; this one has none (or pool='gap')")
+            raise ValueError(
+                f"pool='{self.pool}' needs a backbone with class_token=True; this one has none (or pool='gap')"
+            )
         return features.class_token
 
     def loss(

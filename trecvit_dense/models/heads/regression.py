@@ -20,7 +20,7 @@ class RegressionHead(ClassificationHead):
     :func:`trecvit_dense.evaluation.functional.classification.lvu_like_target`).
 
     Args:
-        rep_size, pool, dropout: Of :class:`ClassificationHead`.
+        rep_size, pool, token_dim, dropout: Of :class:`ClassificationHead`.
         backbone_channels, backbone_strides: Passed by the perceiver.
     """
 
@@ -29,6 +29,7 @@ class RegressionHead(ClassificationHead):
         *,
         rep_size: int | None = 3072,
         pool: str = 'tok',
+        token_dim: int | None = None,
         dropout: float = 0.0,
         backbone_channels: tuple[int, ...] = (),
         backbone_strides: tuple[tuple[float, float], ...] = (),
@@ -37,6 +38,7 @@ class RegressionHead(ClassificationHead):
             1,
             rep_size=rep_size,
             pool=pool,
+            token_dim=token_dim,
             dropout=dropout,
             backbone_channels=backbone_channels,
             backbone_strides=backbone_strides,

@@ -235,7 +235,7 @@ def _response(
     v = (_complex(c).conj()[:, :, None] * _complex(b)[:, None]).flatten(1, 2)  # (h, 4, N / 2): C row, then B row
     weights = torch.cat([v.real, (v * d[:, None].conj()).real], dim=1) * dt[:, None, None]  # (h, 8, N / 2)
     size = d.abs()[..., None] * cosine
-    real, imaginary = (size - sine) * (size + sine), -2 * d.real[..., None] * (sine * cosine)  # (h, N / 2, nodes)
+    real, imaginary = (size - sine) * (size + sine), 2 * d.real[..., None] * (sine * cosine)  # (h, N / 2, nodes)
     even, odd = _divided(weights, real, imaginary).chunk(2, dim=1)
     direct, rank_p, rank_q, rank_pq = (1j * sine * even - cosine * odd).unbind(1)
     spectrum = 2 * phase * (direct - 2 * cosine * rank_p * rank_q / (1 + 2 * cosine * rank_pq))
@@ -243,8 +243,8 @@ def _response(
 
 
 def _divided(weights: Tensor, real: Tensor, imaginary: Tensor) -> Tensor:
-    """``weights @ 1 / (real + i imaginary)``, in real arithmetic where the parts are real: a third of the time."""
+    """``weights @ 1 / (real - i imaginary)``, in real arithmetic where the parts are real: a third of the time."""
     if real.is_complex():
-        return weights.to(real.dtype) @ (1 / (real + 1j * imaginary))
-    scale = 1 / (real * real + imaginary * imaginary)
-    return torch.complex(weights @ (real * scale), weights @ (-imaginary * scale))
+        return weights.to(real.dtype) @ (1 / (real - 1j * imaginary))
+    scale = 1 / torch.addcmul(real * real, imaginary, imaginary)
+    return torch.complex(weights @ (real * scale), weights @ (imaginary * scale))

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-BLOCK = 64  # tokens that one dense matrix takes; a power of two
+BLOCKS = (64, 8)  # tokens that one dense matrix takes, powers of two; what is left over goes one by one
 
 
 def paired_dot(a: Tensor, b: Tensor) -> Tensor:
@@ -66,18 +67,20 @@ class Transition:
 class Recurrence:
     """Everything that goes on from a state; states are ``(B, H, N)`` real, as :meth:`Transition.dense` has them.
 
+    The matrices are made for the larger block; a smaller one is a corner of each, but for its power of ``dA``.
+
     Args:
         transition: One token.
         readout: ``(H, N)``, ``y_t = readout . s_t``.
-        power: ``(H, N, N)``, ``dA`` to the power of :data:`BLOCK`.
-        write: ``(H, N, BLOCK)``, what the tokens of a block leave in the state behind it.
-        read: ``(H, BLOCK, N)``, what the state before a block adds to its outputs.
-        within: ``(H, BLOCK, BLOCK)``, what tokens of a block add to its outputs.
+        powers: Block size to ``(H, N, N)``, ``dA`` to that power.
+        write: ``(H, N, block)``, what the tokens of a block leave in the state behind it.
+        read: ``(H, block, N)``, what the state before a block adds to its outputs.
+        within: ``(H, block, block)``, what the tokens of a block add to its outputs.
     """
 
     transition: Transition
     readout: Tensor
-    power: Tensor
+    powers: dict[int, Tensor]
     write: Tensor
     read: Tensor
     within: Tensor
@@ -85,39 +88,41 @@ class Recurrence:
     @classmethod
     def build(cls, transition: Transition, readout: Tensor, dense: Tensor, dtype: torch.dtype) -> Recurrence:
         """Blocks by doubling, in the precision of the arguments (float64), stored in ``dtype``."""
-        power = dense
+        power, powers = dense, {}
         write = torch.view_as_real(transition.drive).flatten(-2)[..., None]  # (H, N, 1)
         read = readout[:, None] @ dense  # (H, 1, N)
-        while write.shape[-1] < BLOCK:
+        while write.shape[-1] < max(BLOCKS):
             write = torch.cat([power @ write, write], dim=-1)
             read = torch.cat([read, read @ power], dim=-2)
             power = power @ power
-        taps = (readout[:, None] @ write)[:, 0].flip(-1)  # (H, BLOCK): the kernel's first taps
-        lag = torch.arange(BLOCK, device=taps.device)
-        lag = lag[:, None] - lag
+            powers[write.shape[-1]] = power.to(dtype)
+        taps = (readout[:, None] @ write)[:, 0].flip(-1)  # (H, block): the first taps of the convolution
+        order = torch.arange(max(BLOCKS), device=taps.device)
+        lag = order[:, None] - order
         within = taps[:, lag.clamp(min=0)] * (lag >= 0)
-        stored = (x.to(dtype).contiguous() for x in (readout, power, write, read, within))
-        return cls(transition.to(dtype), *stored)
+        readout, write, read, within = (x.to(dtype).contiguous() for x in (readout, write, read, within))
+        return cls(transition.to(dtype), readout, {size: powers[size] for size in BLOCKS}, write, read, within)
 
     def absorb(self, u: Tensor) -> Tensor:
         """State ``(B, H, N)`` behind the tokens ``u (B, L, H)`` that come after nothing."""
         batch, length, channels = u.shape
+        size = max(BLOCKS)
         # Zeros in front change nothing while the state is zero, and make whole blocks.
-        padded = torch.nn.functional.pad(u, (0, 0, -length % BLOCK, 0))
-        return self._scan(self._drives(padded), u.new_zeros(batch, channels, self.readout.shape[-1]))[-1]
+        blocks = _blocks(F.pad(u, (0, 0, -length % size, 0)), size)
+        state = u.new_zeros(batch, channels, self.readout.shape[-1])
+        return self._scan(_per_channel(blocks, self.write), state, size)[-1]
 
     def resume(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs ``(B, L, H)`` of tokens ``u (B, L, H)`` that come after ``state (B, H, N)``, and the state then."""
-        batch, length, channels = u.shape
-        outputs, whole = [], length // BLOCK * BLOCK
-        if whole:
-            states = self._scan(self._drives(u[:, :whole]), state)
-            before = torch.stack(states[:-1], dim=1)  # (B, blocks, H, N)
-            y = _per_channel(before, self.read) + _per_channel(_blocks(u[:, :whole]), self.within)
-            outputs.append(y.transpose(2, 3).reshape(batch, whole, channels))
-            state = states[-1]
-        for t in range(whole, length):
-            y, state = self.step(u[:, t], state)
+        outputs = [u[:, :0]]
+        for size in BLOCKS:
+            whole = u.shape[1] // size * size
+            if whole:
+                y, state = self._resume_blocks(u[:, :whole], state, size)
+                outputs.append(y)
+            u = u[:, whole:]
+        for token in u.unbind(1):
+            y, state = self.step(token, state)
             outputs.append(y[:, None])
         return torch.cat(outputs, dim=1), state
 
@@ -128,20 +133,24 @@ class Recurrence:
         state = torch.view_as_real(paired).flatten(-2)
         return (self.readout * state).sum(-1), state
 
-    def _drives(self, u: Tensor) -> Tensor:
-        return _per_channel(_blocks(u), self.write)  # (B, blocks, H, N)
+    def _resume_blocks(self, u: Tensor, state: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        blocks = _blocks(u, size)
+        states = self._scan(_per_channel(blocks, self.write[..., -size:]), state, size)
+        before = torch.stack(states[:-1], dim=1)  # (B, blocks, H, N)
+        y = _per_channel(before, self.read[:, :size]) + _per_channel(blocks, self.within[:, :size, :size])
+        return y.transpose(2, 3).flatten(1, 2), states[-1]
 
-    def _scan(self, drives: Tensor, state: Tensor) -> list[Tensor]:
+    def _scan(self, drives: Tensor, state: Tensor, size: int) -> list[Tensor]:
         """The states before the first block and behind every block."""
         states = [state]
         for drive in drives.unbind(1):
-            states.append((self.power @ states[-1].permute(1, 2, 0)).permute(2, 0, 1) + drive)
+            states.append((self.powers[size] @ states[-1].permute(1, 2, 0)).permute(2, 0, 1) + drive)
         return states
 
 
-def _blocks(u: Tensor) -> Tensor:
-    """``(B, L, H)`` to ``(B, L / BLOCK, H, BLOCK)``."""
-    return u.unflatten(1, (-1, BLOCK)).transpose(2, 3)
+def _blocks(u: Tensor, size: int) -> Tensor:
+    """``(B, L, H)`` to ``(B, L / size, H, size)``."""
+    return u.unflatten(1, (-1, size)).transpose(2, 3)
 
 
 def _per_channel(x: Tensor, matrix: Tensor) -> Tensor:
