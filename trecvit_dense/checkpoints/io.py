@@ -289,10 +289,14 @@ def load_state(
 def load_parts(model: nn.Module, parts: dict[str, str | Path]) -> dict[str, LoadReport]:
     """Start parts of a model from other files: ``{'backbone': FILE, 'points': FILE}``, heads by their task.
 
+    The backbone of an XViT also starts from an image model, a ViT file of timm.
+
     Raises:
         FileNotFoundError, CheckpointError: a file that cannot be used, or that lacks the part.
         ValueError: the model has no such part.
     """
+    from .xvit_names import from_imagenet
+
     reports = {}
     for part, path in parts.items():
         module = model.backbone if part == 'backbone' else dict(model.heads.items()).get(part)
@@ -302,9 +306,14 @@ def load_parts(model: nn.Module, parts: dict[str, str | Path]) -> dict[str, Load
         prefix = 'backbone.' if part == 'backbone' else f'heads.{part}.'
         state, info = read_checkpoint(path)
         own = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+        if not own and part == 'backbone':
+            own = from_imagenet(state, module)
         if not own:
             raise CheckpointError(f'{info["path"]} has no {part}: no tensor in it begins with {prefix}')
+        fit = getattr(module, 'fit_weights', None)  # a video model that can start from those of an image model
+        own, notes = fit(own) if fit else (own, [])
         reports[part] = load_state(module, own, name=f'{info["path"]}, {part}')
+        reports[part].resized += notes
     return reports
 
 

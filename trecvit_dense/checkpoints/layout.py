@@ -29,8 +29,9 @@ class Layout:
         rules_back: From the names of one of our state dicts, every array that is written.
         ours: Whether the names of one of our state dicts are of this model.
         config: Model config from the arrays of a file and from the options ``image_size``, ``input_size`` and
-            ``numerics``, where they were given.
+            ``numerics``, where they were given, and ``recipe``: the text of the training config in the file.
         unused: Regular expression of official names that no model of ours has a place for, to the reason.
+        container: Key under which the authors' program looks for the weights, or an empty string.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Layout:
     ours: Callable[[Collection[str]], bool]
     config: Callable[[Arrays, dict[str, Any]], dict[str, Any]]
     unused: Mapping[str, str] = field(default_factory=dict)
+    container: str = ''
 
     def drop(self, arrays: dict[str, np.ndarray]) -> list[str]:
         """Take what is unused out of ``arrays``; returns ``'name: reason'`` of each."""
@@ -50,3 +52,6 @@ class Layout:
                     del arrays[name]
                     dropped.append(f'{name}: {reason}')
         return dropped
+
+    def finish(self, arrays: dict[str, np.ndarray]) -> None:
+        """Make what ``rules_back`` wrote whole, in place, where one array is made of several of ours."""

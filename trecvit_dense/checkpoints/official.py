@@ -26,13 +26,14 @@ from torch import Tensor
 
 from trecvit_dense.io.atomic import atomic_path
 
-from . import tapnext_names, vivit_names
+from . import tapnext_names, vivit_names, xvit_names
 from .architecture import describe, first_difference, looks_like, square_grid
 from .io import CheckpointError, LoadReport, check_finite, fit_positions, load_torch, read_checkpoint, resolve
 from .trecvit_names import Rule, load_rules, official_depth, our_depth, save_rules, trecvit_rules, unmatched
 
 _LIGHTNING_PREFIX = 'tapnext.'
-OTHERS = {layout.name: layout for layout in (vivit_names.LAYOUT,)}
+_CONTAINERS = ('state_dict', 'model_state')  # Lightning and others; SlowFast
+OTHERS = {layout.name: layout for layout in (vivit_names.LAYOUT, xvit_names.LAYOUT)}
 
 
 @dataclass
@@ -45,6 +46,7 @@ class OfficialFile:
         prefix: What was taken off every name.
         container: Key under which a torch file keeps the weights, or an empty string.
         dropped: What was left out on purpose.
+        recipe: Text of the training config beside the weights, or an empty string.
     """
 
     layout: str
@@ -52,6 +54,7 @@ class OfficialFile:
     prefix: str = ''
     container: str = ''
     dropped: list[str] = field(default_factory=list)
+    recipe: str = ''
 
     @property
     def arch(self) -> str:
@@ -98,11 +101,13 @@ def read_official(path: str | Path) -> OfficialFile:
         tensors, _ = read_checkpoint(path)
         return _recognise(path, {name: value.numpy() for name, value in tensors.items()})
     content = load_torch(path)
-    container = 'state_dict' if isinstance(content.get('state_dict'), dict) else ''
+    container = next((name for name in _CONTAINERS if isinstance(content.get(name), dict)), '')
     weights = content[container] if container else content
     dropped = [name for name in content if name != container] if container else []
     arrays = {name: value.detach().numpy() for name, value in weights.items() if isinstance(value, Tensor)}
-    return _recognise(path, arrays, container=container, dropped=dropped)
+    file = _recognise(path, arrays, container=container, dropped=dropped)
+    file.recipe = content['cfg'] if container and isinstance(content.get('cfg'), str) else ''
+    return file
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -200,7 +205,7 @@ def infer_config(file: OfficialFile, **options: Any) -> dict[str, Any]:
         CheckpointError: an array from which a size is read is missing, or the grid is not square.
     """
     if file.layout in OTHERS:
-        return OTHERS[file.layout].config(file.arrays, options)
+        return OTHERS[file.layout].config(file.arrays, dict(options, recipe=file.recipe))
     state = load_rules(file.rules, file.arrays)
     fields = describe(state)
     needed = ('embed_dim', 'depth', 'num_heads', 'mlp_dim', 'conv_width', 'patch_size')
@@ -293,6 +298,8 @@ def to_official(state: Mapping[str, Tensor], layout: str) -> tuple[dict[str, np.
     else:
         rules = rules_of(layout, fields['depth'])
     arrays = save_rules(rules, state, fields.get('num_heads', 0))
+    if layout in OTHERS:
+        OTHERS[layout].finish(arrays)
     known = {rule.ours for rule in rules}
     loaded = sorted(known & set(state))
     return arrays, LoadReport(loaded=loaded, unexpected=sorted(set(state) - known))

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_arguments(parser)
     args = parser.parse_args(argv)
     check_arch(args.arch)
-    check_target(args.target, ('.npz', '.pt', '.ckpt') if args.to_official else ('.safetensors',))
+    check_target(args.target, ('.npz', '.pt', '.ckpt', '.pyth') if args.to_official else ('.safetensors',))
     return to_official(args) if args.to_official else from_official(args)
 
 
@@ -125,7 +125,7 @@ def to_official(args: argparse.Namespace) -> int:
     same = origin.get('layout') == layout
     options = dict(prefix=origin['prefix'], container=origin['container']) if same else {}
     if arch in OTHERS:
-        options.setdefault('container', '')
+        options.setdefault('container', OTHERS[arch].container)
     write_official(arrays, args.target, **options)
     print(f'{layout} weights written to {args.target}')
     return 0
