@@ -222,7 +222,7 @@ def test_trecvit_test_evaluates_views(tmp_path, capsys):
     (tmp_path / 'c.py').write_text(
         "model = dict(type='VideoPerceiver')\n"
         "data = dict(type='SyntheticMotionClassesDataset', length=3, size=(40, 56), num_frames=9, split='test',\n"
-        "    pipeline=[dict(type='TestViews', num_frames=4, size=32, clips=2, crops=3)])\n"
+        "    pipeline=[dict(type='MultiView', num_frames=4, size=32, clips=2, crops=3)])\n"
         'test_dataloader = dict(batch_size=1, num_workers=0, dataset=data,\n'
         "    sampler=dict(type='DefaultSampler', shuffle=False), collate_fn=dict(type='pseudo_collate'))\n"
         "test_evaluator = dict(type='ClassificationMetric', dataset_name='motion', per_class=True)\n"
