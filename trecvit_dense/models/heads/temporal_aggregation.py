@@ -63,9 +63,10 @@ class TemporalAggregationHead(ClassificationHead):
         rep_size: Width of ``pre_logits`` with attention; None is that of the tokens. An average has no such layer.
         window: Frames that the attention reads; None: all since :meth:`begin`.
         dropout: On the tokens of the frames and before the classifier, in training.
+        pool: What a frame gives: ``'tok'``, the backbone's class token, or ``'gap'``, its mean patch token.
+        token_dim: Width of the class token, where it is not that of the last level.
         backbone_channels: Passed by the perceiver.
-        **options: Others of :class:`ClassificationHead`; its ``pool`` says what a frame gives, ``'tok'``, the
-            backbone's class token (XViT), or ``'gap'``, its mean patch token.
+        **options: Others of :class:`ClassificationHead`.
 
     Raises:
         ValueError: an unknown ``consensus`` or ``pool``, or numbers that do not fit.
@@ -81,16 +82,24 @@ class TemporalAggregationHead(ClassificationHead):
         rep_size: int | None = None,
         window: int | None = None,
         dropout: float = 0.5,
+        pool: str = 'tok',
+        token_dim: int | None = None,
         backbone_channels: tuple[int, ...] = (),
         **options: Any,
     ) -> None:
-        width = backbone_channels[-1]
+        _check(consensus, depth, window, pool)
+        width = backbone_channels[-1] if pool == 'gap' or token_dim is None else token_dim
         rep_size = None if consensus == 'average' else rep_size or width
         super().__init__(
-            num_classes, rep_size=rep_size, dropout=dropout, backbone_channels=backbone_channels, **options
+            num_classes,
+            rep_size=rep_size,
+            dropout=dropout,
+            pool=pool,
+            token_dim=token_dim,
+            backbone_channels=backbone_channels,
+            **options,
         )
-        _check(consensus, depth, window)
-        self.consensus, self.window = consensus, window
+        self.width, self.consensus, self.window = width, consensus, window
         self.classifier.reset_parameters()
         if consensus == 'average':
             return
@@ -109,7 +118,7 @@ class TemporalAggregationHead(ClassificationHead):
         return 'running' if len(self.blocks) == 1 else 'clip'
 
     def begin(self, batch_size: int, device: torch.device | str, **queries: object) -> RecurrentState:
-        width = self.backbone_channels[-1]
+        width = self.width
         state = RecurrentState(frames=torch.zeros(batch_size, dtype=torch.int64, device=device))
         if self.mode == 'average':
             state['sum'] = torch.zeros(batch_size, width, device=device)
@@ -207,7 +216,9 @@ def _add_up(query: Tensor, key: Tensor, value: Tensor, state: dict[str, Tensor])
     )
 
 
-def _check(consensus: str, depth: int, window: int | None) -> None:
+def _check(consensus: str, depth: int, window: int | None, pool: str) -> None:
+    if pool not in ('tok', 'gap'):
+        raise ValueError(f"pool is '{pool}'; wanted 'tok' (class token) or 'gap' (mean of the patches) of each frame")
     if consensus not in ('attention', 'average'):
         raise ValueError(f"consensus is '{consensus}'; wanted 'attention' or 'average'")
     if depth < 1:
