@@ -22,6 +22,7 @@ COMMANDS = {
     'convert': 'convert official weights',
     'package': 'make one file of a checkpoint, to share it',
     'make-synthetic': 'write the embedded synthetic data to disk',
+    'memorisation': 'measure how well models remember frames of the past',
     'print-config': 'show a config with everything merged',
     'env': 'show versions for a bug report',
 }

@@ -86,17 +86,25 @@ class RecallMetric(_PixelMetric):
         self.peak = peak
 
     def score(self, prediction: Any) -> dict[str, float]:
-        errors = recall_errors(prediction.patches, prediction.truth, prediction.distances)
+        errors = recall_errors(prediction.patches, prediction.truth, prediction.asked)
         return {f'{distance}/{name}/mse': value for distance, found in errors.items() for name, value in found.items()}
 
     def compute_metrics(self, results: list[dict[str, float]]) -> dict[str, float]:
         means, metrics = super().compute_metrics(results), {}
         for distance in dict.fromkeys(key.split('/')[0] for key in means):
-            model, mean, copy = (means[f'{distance}/{name}/mse'] for name in ('model', 'mean_frame', 'copy_current'))
-            metrics[f'{distance}/mse'] = model
-            metrics[f'{distance}/PSNR'] = psnr(model, self.peak)
-            metrics[f'{distance}/mean_frame/PSNR'] = psnr(mean, self.peak)
-            metrics[f'{distance}/copy_current/PSNR'] = psnr(copy, self.peak)
-            metrics[f'{distance}/over_mean'] = model / mean if mean else float('nan')
-            metrics[f'{distance}/over_copy'] = model / copy if copy else float('nan')
+            errors = {name: means[f'{distance}/{name}/mse'] for name in ('model', 'mean_frame', 'copy_current')}
+            metrics.update({f'{distance}/{key}': value for key, value in recall_scores(errors, self.peak).items()})
         return metrics
+
+
+def recall_scores(errors: dict[str, float], peak: float) -> dict[str, float]:
+    """What is reported of the errors at one distance; nan where a baseline makes no error at all."""
+    model, mean, copy = errors['model'], errors['mean_frame'], errors['copy_current']
+    return {
+        'mse': model,
+        'PSNR': psnr(model, peak),
+        'mean_frame/PSNR': psnr(mean, peak),
+        'copy_current/PSNR': psnr(copy, peak),
+        'over_mean': model / mean if mean else float('nan'),
+        'over_copy': model / copy if copy else float('nan'),
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -39,28 +38,30 @@ def reconstruction_errors(
     return errors
 
 
-def recall_errors(patches: np.ndarray, truth: np.ndarray, distances: Sequence[int]) -> dict[int, dict[str, float]]:
-    """Mean squared error of frames seen ``distances`` frames ago: of ``model``, ``mean_frame`` and ``copy_current``.
+def recall_errors(
+    patches: np.ndarray, truth: np.ndarray, asked: np.ndarray, *, first: int = 0
+) -> dict[int, dict[str, float]]:
+    """Mean squared error by distance: of ``model``, ``mean_frame`` and ``copy_current``.
 
     Args:
-        patches: ``(T, D, N, P)``.
-        truth: ``(T, N, P)``.
+        patches: ``(T, D, N, P)`` answers.
+        truth: ``(T, N, P)`` the frames.
+        asked: ``(T, D)`` number of the frame that an answer is about, not after frame t; negative: none.
+        first: Answers on earlier frames do not count.
 
     Returns:
-        Distance to errors; distances that no frame of the video has are left out.
+        Distance in frames, ascending, to errors.
     """
-    frames = len(truth)
     truth = truth.astype(np.float64)
-    running = truth.cumsum(axis=0) / np.arange(1, frames + 1)[:, None, None]  # what has been seen so far, on average
-    found = {}
-    for index, distance in enumerate(distances):
-        if distance < frames:
-            past = truth[: frames - distance]
-            guesses = dict(
-                model=patches[distance:, index], mean_frame=running[distance:], copy_current=truth[distance:]
-            )
-            found[distance] = {name: _mse(guess, past) for name, guess in guesses.items()}
-    return found
+    running = truth.cumsum(axis=0) / np.arange(1, len(truth) + 1)[:, None, None]  # of what has been seen so far
+    rows: dict[int, list[tuple[float, float, float]]] = {}
+    for frame, index in np.argwhere(asked >= 0):
+        if frame >= first:
+            wanted = truth[asked[frame, index]]
+            guesses = (patches[frame, index], running[frame], truth[frame])
+            rows.setdefault(int(frame - asked[frame, index]), []).append(tuple(_mse(x, wanted) for x in guesses))
+    names = ('model', 'mean_frame', 'copy_current')
+    return {d: dict(zip(names, np.mean(rows[d], axis=0).tolist(), strict=True)) for d in sorted(rows)}
 
 
 def psnr(mse: float, peak: float = 1.0) -> float:
