@@ -74,6 +74,11 @@ class VideoPerceiver(BaseModel):
                     f'use a head that reads features alone, or a backbone with supports_prompts'
                 )
             self._check_class_token(head['type'], built[task])
+            if not getattr(self.backbone, 'takes_video', True) and not built[task].reads_views:
+                raise ValueError(
+                    f'{head["type"]} answers in pixels, but {type(self.backbone).__name__} is given stored features, '
+                    f'no video; use a head that answers for whole videos, or a backbone that takes video'
+                )
         self._check_hiding(heads, built)
         return nn.ModuleDict(built)
 
@@ -92,7 +97,7 @@ class VideoPerceiver(BaseModel):
             gives = 'gives none' if found is None else f'gives one of width {found}'
             raise ValueError(
                 f'{name} reads a class token of width {wanted}, but {type(self.backbone).__name__} {gives}; '
-                f"use pool='gap', or a backbone that has one (class_token=True, where there is a choice)"
+                f"use pool='gap', the head's token_dim, or a backbone with such a token (class_token=True)"
             )
 
     def _check_hiding(self, heads: dict[str, dict], built: dict[str, Head]) -> None:
@@ -234,10 +239,14 @@ class VideoPerceiver(BaseModel):
             queries['masks'] = arrivals[0]
         begun = {task: head.begin(len(video), device, **queries.get(task, {})) for task, head in heads.items()}
         scopes, memory, features, masks = dict(begun), RecurrentState(), None, []
+        clip = self._encode(video, heads, scopes, memory)[0] if wants_whole_clips(self.backbone) else None
         for first, last in pairwise([*arrivals, video.shape[1]]):
             if first:
                 heads['masks'].give(scopes['masks'], **arrivals[first])
-            part, memory = self._encode(video[:, first:last], heads, scopes, memory)
+            if clip is None:
+                part, memory = self._encode(video[:, first:last], heads, scopes, memory)
+            else:
+                part = clip.between(first, last)
             features = features.then(part) if features else part
             for task, head in heads.items():
                 if task == 'masks':
@@ -333,7 +342,7 @@ class VideoPerceiver(BaseModel):
         state = self._start_sample(sample, scale, video.device, batch_size=len(video), turned=turned)
         collected: dict[str, list] = {task: [] for task in self.running}
         clip, size = None, 1 if forget else self.chunk_frames
-        if _wants_whole_clips(self.backbone) and not forget:
+        if wants_whole_clips(self.backbone) and not forget:
             scopes = {task: state.scope(f'heads.{task}') for task in self.running}
             clip, memory = self._encode(video, self.running, scopes, RecurrentState())
             size = video.shape[1]
@@ -390,7 +399,7 @@ class VideoPerceiver(BaseModel):
         return PointTracks(xy, visible, query, sample.points.group)
 
 
-def _wants_whole_clips(backbone: nn.Module) -> bool:
+def wants_whole_clips(backbone: nn.Module) -> bool:
     """A backbone that looks both ways in time and has no window cannot go on from a state."""
     parts = (value for module in backbone.modules() for value in vars(module).values())
     return not getattr(backbone, 'causal', True) and any(

@@ -27,6 +27,7 @@ class StoredFeatures(nn.Module):
 
     causal = True
     supports_prompts = False
+    takes_video = False
 
     def __init__(
         self,

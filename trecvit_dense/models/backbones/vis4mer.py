@@ -139,6 +139,7 @@ class ViS4mer(nn.Module):
             )
             for index in range(n_layers if readout else 1)
         )
+        self.takes_video = getattr(self.encoder, 'takes_video', True)
         self.readout_dim = d_model >> n_layers if readout else None
         self.embed_dim, self.causal = d_model, getattr(self.encoder, 'causal', True)
         self.delay_frames = getattr(self.encoder, 'delay_frames', 0)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from trecvit_dense.structures import Features
 
+from .feature_pyramid import check_cells
+
 
 def assign_levels(strides: Sequence[float], scales: Sequence[int]) -> list[list[int]]:
     """Which levels feed which scale.
@@ -36,6 +38,9 @@ class Reassemble(nn.Module):
 
     A coarser level is unfolded by a transposed convolution (each token tells its cells apart), a finer one is reduced
     by a strided one.
+
+    Raises:
+        ValueError: the level of the finest scale does not divide into its cells.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Reassemble(nn.Module):
         super().__init__()
         self.scales, strides = tuple(scales), [stride[0] for stride in in_strides]
         self.sources = assign_levels(strides, self.scales)
+        check_cells([in_strides[self.sources[0][0]]], self.scales[0])  # coarser maps are resized to the finest
         used = sorted({index for found in self.sources for index in found})
         self.norms = nn.ModuleDict({str(index): nn.LayerNorm(in_channels[index]) for index in used})
         self.projections = nn.ModuleList(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,11 +18,28 @@ def sample_maps(maps: Tensor, xy_px: Tensor, stride: float) -> Tensor:
     return sampled[..., 0].transpose(1, 2)
 
 
+def check_cells(strides: Iterable[tuple[float, float]], wanted: int) -> None:
+    """Refuse levels that cannot be brought to cells of ``wanted`` pixels without shifting what they show.
+
+    Raises:
+        ValueError: tokens that are not square, or whose side is neither a multiple nor a fraction of ``wanted``.
+    """
+    for y, x in strides:
+        if y != x or (y % wanted and wanted % y):
+            raise ValueError(
+                f'a level has one token per {y:g}x{x:g} px, which makes no cells of {wanted} px; wanted square tokens '
+                f'with a side that is a multiple or a fraction of {wanted}'
+            )
+
+
 class FeaturePyramid(nn.Module):
     """Backbone levels, merged at one stride and pooled: unit-length features at ``stride * 2**l``.
 
     Coarser tokens are unfolded to the target stride by a linear map (each token tells its cells apart), finer ones
     pooled.
+
+    Raises:
+        ValueError: see :func:`check_cells`.
     """
 
     def __init__(
@@ -32,6 +51,7 @@ class FeaturePyramid(nn.Module):
         num_levels: int,
     ) -> None:
         super().__init__()
+        check_cells(in_strides, stride)
         self.stride, self.num_levels, self.channels = stride, num_levels, channels
         self.cells = [max(round(level_stride[0] / stride), 1) for level_stride in in_strides]
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in in_channels)
