@@ -97,7 +97,8 @@ class ShiftedAttention(nn.Module):
         batch, time, width = summary.shape
         found = F.linear(summary, self.qkv.weight[width:], self.qkv.bias[width:])  # (B, T, 2 C)
         found = found[:, None].expand(-1, time, -1, -1)  # (B, T, T, 2 C)
-        return tuple(self.by_head(part) for part in found.chunk(2, dim=-1))
+        key, value = found.chunk(2, dim=-1)
+        return self.by_head(key), self.by_head(value)
 
 
 def _cleared(channels: Tensor, where: Tensor) -> Tensor:
