@@ -51,11 +51,11 @@ class Layer:
         return []
 
 
-def add_video_arguments(parser: argparse.ArgumentParser, *, beside: str) -> None:
+def add_video_arguments(parser: argparse.ArgumentParser, *, beside: str, out_required: bool = True) -> None:
     """``beside``: what is written beside the video, for the help."""
     parser.add_argument('video', help="video file, image, folder of images, 'frames/*.png', or camera:0")
     parser.add_argument('--checkpoint', default='boxed', help='weights (default: those that come with the package)')
-    parser.add_argument('--out', required=True, help=f'video to write, .mp4; {beside}')
+    parser.add_argument('--out', required=out_required, help=f'video to write, .mp4; {beside}')
     parser.add_argument('--max-frames', type=int, metavar='N', help='stop after N frames')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
     parser.add_argument('--sheet', type=int, metavar='N', help='also save N frames side by side as a png')

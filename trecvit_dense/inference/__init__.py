@@ -2,9 +2,10 @@
 
 from trecvit_dense.models.heads.point_slots import CapacityError
 
+from .classify import ClassPrediction
 from .predictor import Predictor
 from .queries import grid_queries
 from .runtime import FrameResult
 from .session import Session
 
-__all__ = ['CapacityError', 'FrameResult', 'Predictor', 'Session', 'grid_queries']
+__all__ = ['CapacityError', 'ClassPrediction', 'FrameResult', 'Predictor', 'Session', 'grid_queries']

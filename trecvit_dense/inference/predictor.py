@@ -1,4 +1,4 @@
-"""Predictor: points, objects and depth in a whole video, frame by frame or at once."""
+"""Predictor: points, objects, depth and classes of a whole video, frame by frame or at once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from trecvit_dense.io import FrameSource
 from trecvit_dense.io.intrinsics import check_intrinsics
 from trecvit_dense.structures import DepthPrediction, ObjectMasks, PointTracks
 
+from .classify import ClassPrediction, clip_length, stream_classes
 from .mask_stream import MaskReader, Schedule, first_frames, make_schedule
 from .queries import check_queries, grid_queries
 from .runtime import FrameResult, check_frame_size, load_for_use, require_task
@@ -44,7 +45,8 @@ class Predictor:
         self.device = next(self.model.parameters()).device
 
     def check(self, *tasks: str) -> None:
-        """Raises ValueError for the first of ``tasks`` (``points``, ``masks``, ``depth``) that the model lacks."""
+        """Raises ValueError for the first of ``tasks`` (``points``, ``masks``, ``depth``, ``classification``) that the
+        model lacks."""
         for task in tasks:
             require_task(self.model, task, self._name)
 
@@ -200,6 +202,62 @@ class Predictor:
         """
         source = self._open(source, 'depth')
         return self._stream(source, [_depth_reader(source, intrinsics)], chunk, max_frames)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes; None where the weights have none. Raises ValueError for a model without classes."""
+        self.check('classification')
+        return getattr(self.model.heads['classification'], 'classes', None)
+
+    def classify(
+        self,
+        video: str | Path | np.ndarray | FrameSource,
+        *,
+        clip: int | None = None,
+        every: int = 1,
+        max_frames: int | None = None,
+    ) -> ClassPrediction:
+        """What a video shows; of several clips the mean of their probabilities, each weighed by its frames.
+
+        Arguments and errors as in :meth:`stream_classes`.
+        """
+        source = _with_end(video, max_frames, 'stream_classes')
+        total, count, answer = 0.0, 0, np.zeros(0)
+        for result in self.stream_classes(source, clip=clip, every=every, max_frames=max_frames):
+            answer, count = result.class_probs, count + 1
+            total = total + answer.astype(np.float64)
+        running = self.answers_for_all_so_far(clip, every)
+        return ClassPrediction(answer if running else (total / count).astype(np.float32), self.classes)
+
+    def answers_for_all_so_far(self, clip: int | None = None, every: int = 1) -> bool:
+        """Whether the last answer of :meth:`stream_classes` is that for the whole video; otherwise it is per clip."""
+        return clip_length(self.model, clip, every) is None
+
+    def stream_classes(
+        self,
+        source: str | Path | int | np.ndarray | FrameSource,
+        *,
+        clip: int | None = None,
+        every: int = 1,
+        max_frames: int | None = None,
+    ) -> Iterator[FrameResult]:
+        """Yield one :class:`FrameResult` with ``class_probs`` per frame.
+
+        Args:
+            source: Anything that :meth:`FrameSource.open` takes.
+            clip: Frames that the model reads for one answer, from the start each time; that answer stands on all frames
+                of its clip. None: a causal model answers on every frame for all frames so far; one that looks both ways
+                reads clips of the length for which it was built.
+            every: The model reads every so many frames: the stride of its training.
+            max_frames: Stop after so many.
+
+        Raises:
+            ValueError: a number below 1, a frame smaller than one patch, a model that does not classify videos.
+        """
+        source = self._open(source, 'classification')
+        _known_frames(source, max_frames)
+        length = clip_length(self.model, clip, every)
+        return stream_classes(self.model, source, clip=length, every=every, max_frames=max_frames)
 
     def stream_all(
         self,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from trecvit_dense.checkpoints import load_model
 from trecvit_dense.models.heads.base import DepthOutput, MaskOutput, PointOutput
 
-DOES = dict(points='track points', masks='segment objects', depth='estimate depth')
+DOES = dict(points='track points', masks='segment objects', depth='estimate depth', classification='classify videos')
 
 
 @dataclass
@@ -106,7 +106,7 @@ class SoftDepth:
 
 @dataclass
 class FrameResult:
-    """Points, objects and depth on one frame.
+    """Points, objects, depth and classes on one frame.
 
     Args:
         frame: Index of the frame in its stream.
@@ -120,6 +120,7 @@ class FrameResult:
         scores: ``(len(object_ids),)`` float32 in [0, 1], how sure the model is of each; 0: not seen.
         soft: What :meth:`probability` reads.
         soft_depth: What :attr:`depth` and :attr:`depth_confidence` read; None without a head for depth.
+        class_probs: ``(C,)`` float32, what the video shows; None without a head for classification.
     """
 
     frame: int
@@ -133,6 +134,7 @@ class FrameResult:
     scores: np.ndarray | None = None
     soft: SoftMasks | None = None
     soft_depth: SoftDepth | None = None
+    class_probs: np.ndarray | None = None
 
     @property
     def depth_kind(self) -> str | None:

@@ -1,5 +1,6 @@
 """Predictions drawn over video."""
 
+from .classes import draw_classes
 from .depth import DepthDrawer, depth_colours, side_by_side
 from .masks import MaskDrawer, mask_colours
 from .reconstruction import draw_reconstruction
@@ -11,6 +12,7 @@ __all__ = [
     'TrackDrawer',
     'contact_sheet',
     'depth_colours',
+    'draw_classes',
     'draw_reconstruction',
     'mask_colours',
     'rainbow',
