@@ -1,11 +1,15 @@
 """One adapter per dataset; each yields VideoSample. ``synthetic`` is the embedded default."""
 
+from .breakfast import BreakfastDataset
 from .burst import BURSTDataset
 from .coco_clips import CocoClipsDataset
+from .coin import COINDataset
 from .davis import DAVISDataset
 from .dynamic_replica import DynamicReplicaDataset
+from .kinetics import KineticsDataset
 from .kitti_depth import KITTIDepthDataset
 from .lvos import LVOSDataset
+from .lvu import LVUDataset
 from .masks_folder import MaskFolderDataset
 from .mixture import MixtureDataset
 from .mose import MOSEDataset
@@ -17,23 +21,30 @@ from .rgbd_depth import RGBDDepthDataset
 from .rgbd_points import RGBDPointsDataset
 from .scannet import ScanNetDataset
 from .sintel_depth import SintelDepthDataset
+from .something_something import SomethingSomethingDataset
 from .synthetic import SyntheticVideoDataset
 from .synthetic_motion_classes import SyntheticMotionClassesDataset
 from .synthetic_scenes import SyntheticSceneDataset
 from .tapvid import TapVidDataset
 from .tartanair import TartanAirDataset
 from .tum_rgbd import BonnDataset, TUMRGBDDataset
+from .video_list import ClassFoldersDataset, VideoListDataset
 from .virtual_kitti import VirtualKITTI2Dataset
 from .youtube_vos import YouTubeVOSDataset
 
 __all__ = [
     'BURSTDataset',
     'BonnDataset',
+    'BreakfastDataset',
+    'COINDataset',
+    'ClassFoldersDataset',
     'CocoClipsDataset',
     'DAVISDataset',
     'DynamicReplicaDataset',
     'KITTIDepthDataset',
+    'KineticsDataset',
     'LVOSDataset',
+    'LVUDataset',
     'MOSEDataset',
     'MaskFolderDataset',
     'MixtureDataset',
@@ -45,12 +56,14 @@ __all__ = [
     'RGBDPointsDataset',
     'ScanNetDataset',
     'SintelDepthDataset',
+    'SomethingSomethingDataset',
     'SyntheticMotionClassesDataset',
     'SyntheticSceneDataset',
     'SyntheticVideoDataset',
     'TUMRGBDDataset',
     'TapVidDataset',
     'TartanAirDataset',
+    'VideoListDataset',
     'VirtualKITTI2Dataset',
     'YouTubeVOSDataset',
 ]

@@ -4,6 +4,7 @@ from .annotations import DropAnnotations
 from .classification import CropTo, MultiScaleCrop, MultiView, SampleFrames, ShortSide
 from .colour import ColorJitter
 from .geometry import HorizontalFlip, RandomCrop, Resize, TemporalReverse, TemporalStride
+from .long_videos import SpreadClips
 from .objects import RandomResizedCrop, ScaleJitter, SelectObjects
 from .randaugment import AutoAugment, RandAugment
 from .tapnextpp import HomographyAugmentation, RollAugmentation
@@ -26,6 +27,7 @@ __all__ = [
     'ScaleJitter',
     'SelectObjects',
     'ShortSide',
+    'SpreadClips',
     'TemporalReverse',
     'TemporalStride',
 ]
