@@ -2,7 +2,17 @@
 
 from . import backbones, heads, losses
 from .batch_augment import MixVideos, RandomErasing
+from .feature_preprocessor import FeaturePreprocessor
 from .perceiver import VideoPerceiver
 from .preprocessor import VideoPreprocessor
 
-__all__ = ['MixVideos', 'RandomErasing', 'VideoPerceiver', 'VideoPreprocessor', 'backbones', 'heads', 'losses']
+__all__ = [
+    'FeaturePreprocessor',
+    'MixVideos',
+    'RandomErasing',
+    'VideoPerceiver',
+    'VideoPreprocessor',
+    'backbones',
+    'heads',
+    'losses',
+]

@@ -15,8 +15,8 @@ class StoredFeatures(nn.Module):
     """Takes tokens ``(B, T, n, C)`` where other backbones take video and gives them back as features.
 
     It has no parameters and no memory. The items of :class:`.StoredFeatureDataset` and the batches of
-    :class:`.FeaturePreprocessor` are what it reads (docs/vis4mer.md). Heads that look at pixels or give coordinates need
-    the video, not this.
+    :class:`.FeaturePreprocessor` are what it reads (docs/vis4mer.md). Heads that look at pixels or give coordinates
+    need the video, not this.
 
     Args:
         embed_dim: C.

@@ -112,7 +112,7 @@ class ViS4mer(nn.Module):
     ) -> None:
         super().__init__()
         if encoder is None and d_input is None:
-            raise ValueError('ViS4mer has neither encoder nor d_input; name a backbone, or the channels of its features')
+            raise ValueError('ViS4mer has neither encoder nor d_input; name a backbone or the channels of its features')
         self.encoder = StoredFeatures(d_input) if encoder is None else MODELS.build(encoder)
         width = self.encoder.out_channels[-1]
         if d_input not in (None, width):
@@ -255,6 +255,8 @@ def _check(l_max: int, d_model: int, n_layers: int, tokens: str) -> None:
     if n_layers < 1 or l_max >> (n_layers - 1) < 1:
         raise ValueError(f'l_max is {l_max} and n_layers {n_layers}; wanted a layer at least, and a token in the last')
     if d_model >> n_layers < 1:
-        raise ValueError(f'd_model is {d_model}, too small to be halved {n_layers} times; wanted {1 << n_layers} or more')
+        raise ValueError(
+            f'd_model is {d_model}, too small to halve it {n_layers} times; wanted {1 << n_layers} or more'
+        )
     if tokens not in ('all', 'patches'):
         raise ValueError(f"tokens is '{tokens}'; wanted 'all' (class token first) or 'patches'")

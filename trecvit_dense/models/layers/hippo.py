@@ -22,8 +22,8 @@ def legs_nplr(size: int) -> tuple[Tensor, Tensor, Tensor]:
     ``p`` is real and positive, hence ``b = sqrt(2) p`` too, on any machine.
 
     Returns:
-        ``w``, ``p`` and ``b``, each ``(N / 2,)`` complex128, imaginary parts of ``w`` positive and descending, the order
-        of the authors' files.
+        ``w``, ``p`` and ``b``, each ``(N / 2,)`` complex128, imaginary parts of ``w`` positive and descending (the
+        authors' order, which is LAPACK's, is about the same; it has no meaning).
 
     Raises:
         ValueError: ``size`` is odd or below 2.

@@ -12,12 +12,14 @@ leaves one reciprocal per mode and node, and real factors everywhere else: see :
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .hippo import legs_nplr
@@ -31,7 +33,8 @@ class S4Kernel(nn.Module):
 
     The parameters are those of the authors' standalone layer (Dec 2021, as ViS4mer uses it), in its shapes: ``log_dt``
     ``(H,)``; ``w (N / 2, 2)``, shared by all channels; ``B (H, 2, N / 2, 2)``, the rows b and p; ``C``, the rows c and
-    q. ``c`` stands for ``(I - dA^L)^* C``: what the kernel of L taps is read with, so L belongs to the parameters.
+    q. ``c`` stands for ``(I - dA^L)^* C``: what the kernel of L taps is read with. So L belongs to the parameters: it
+    is saved with them, as ``l_max``, and weights that are loaded bring theirs.
 
     A sequence longer than L is read with ``(I + dA^L)^* c`` in place of c, once per doubling: the exact kernel of the
     same model. It is worked out for that call; parameters and L stay as they are, in training, under DDP and in files.
@@ -43,7 +46,7 @@ class S4Kernel(nn.Module):
         dt_min, dt_max: Step sizes of the channels are drawn log-uniformly between these.
         length_correction: Start with ``c`` such that ``C`` itself is normal; the authors' ViS4mer starts without.
         official_odd_length: For an odd L, the authors' kernel: sampled for L taps, transformed back to L - 1, which is
-            off by 2 % and one tap short. It has no recurrence.
+            off by 2 % and ends with a zero. It has no recurrence.
         official_nodes: The authors' nodes, float32 powers whose modulus drifts from 1 (0.3 % of the kernel at
             L = 11820): for weights that were trained with them.
         cache: Keep taps and recurrence between calls in eval mode without gradients, until a parameter changes.
@@ -80,6 +83,7 @@ class S4Kernel(nn.Module):
         self.w = nn.Parameter(torch.view_as_real(w).clone())
         self.B = nn.Parameter(torch.view_as_real(torch.stack([b, p]).expand(channels, -1, -1)).clone())
         self.C = nn.Parameter(torch.view_as_real(torch.stack([c, p.expand_as(c)], dim=1)).clone())
+        self.register_buffer('l_max', torch.tensor(length))
         self._kept: dict[str, tuple[Any, Any]] = {}
         self._stamp: Any = None
         if length_correction:
@@ -122,14 +126,12 @@ class S4Kernel(nn.Module):
             # The reciprocals of all modes at all nodes are the largest thing here by far: they are made again on the
             # way back, a few channels at a time.
             taps = [
-                checkpoint(
-                    _response, *part, self.w, *angles, samples, use_reentrant=False, preserve_rng_state=False
-                )
+                checkpoint(_response, *part, self.w, *angles, samples, use_reentrant=False, preserve_rng_state=False)
                 if torch.is_grad_enabled()
                 else _response(*part, self.w, *angles, samples)
                 for part in parts
             ]
-            return torch.cat(taps)
+            return F.pad(torch.cat(taps), (0, total - samples))
 
     # ------------------------------------------------------------------------------------------- recurrence
 
@@ -185,6 +187,12 @@ class S4Kernel(nn.Module):
         """Drop what is kept; parameters that were written through ``.data`` are not noticed otherwise."""
         self._kept, self._stamp = {}, None
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.forget()
+        if prefix + 'l_max' in state_dict:
+            self.length = int(state_dict[prefix + 'l_max'])
+
     def train(self, mode: bool = True) -> S4Kernel:
         self.forget()
         return super().train(mode)
@@ -204,7 +212,7 @@ def _pairs(row: Tensor) -> Tensor:
 
 
 def _nodes(length: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``phase, sine, cosine`` of half the angle at ``L // 2 + 1`` roots of unity, from float64, in the type of ``like``.
+    """``phase, sine, cosine`` of half the angle at ``L // 2 + 1`` roots of unity, worked out in float64.
 
     ``phase`` is ``exp(i theta / 2)``, ``sine`` is ``2 sin(theta / 2)``, ``cosine`` is ``cos(theta / 2)``.
     """
@@ -213,13 +221,17 @@ def _nodes(length: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return phase.to(like.dtype.to_complex()), (2 * half.sin()).to(like.dtype), half.cos().to(like.dtype)
 
 
+def official_roots(length: int) -> tuple[Tensor, Tensor]:
+    """Roots of unity and bilinear nodes of the authors' files, ``(L // 2 + 1,)`` complex64 each, rounding included."""
+    omega = torch.tensor(cmath.exp(-2j * math.pi / length), dtype=torch.complex64) ** torch.arange(length // 2 + 1)
+    return omega, 2 * (1 - omega) / (1 + omega)
+
+
 def _official_nodes(length: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same of powers that were taken in complex64: off the unit circle, so sine and cosine are complex."""
-    root = torch.exp(torch.tensor(-2j * math.pi / length, dtype=torch.complex128)).to(torch.complex64)
-    omega = (root ** torch.arange(length // 2 + 1)).to(like.device, torch.complex128)
-    phase = omega**-0.5
-    kind = like.dtype.to_complex()
-    return phase.to(kind), ((phase - 1 / phase) / 1j).to(kind), ((phase + 1 / phase) / 2).to(kind)
+    """The same of the authors' roots: these are off the unit circle, so that sine and cosine are complex."""
+    phase = official_roots(length)[0].to(like.device, torch.complex128) ** -0.5
+    sine, cosine = (phase - 1 / phase) / 1j, (phase + 1 / phase) / 2
+    return tuple(x.to(like.dtype.to_complex()) for x in (phase, sine, cosine))
 
 
 def _response(

@@ -2,8 +2,8 @@
 
 The state of a channel is a vector of N complex numbers in conjugate pairs, of which N / 2 are kept: N real numbers.
 With ``A = diag(w) - p q^*`` and the bilinear rule, ``s_t = dA s_{t-1} + dB u_t`` and ``y_t = Re(dC^* s_t)``, where
-``dA = (I - dt/2 A)^-1 (I + dt/2 A)`` is a diagonal plus rank one, twice (S4, arXiv 2111.00396, appendix C.2). Nothing is
-diagonalised: the eigenvectors of HiPPO's matrix are exponentially ill-conditioned, which is why S4 has its low rank.
+``dA = (I - dt/2 A)^-1 (I + dt/2 A)`` is a diagonal plus rank one, twice (S4, arXiv 2111.00396, appendix C.2). Nothing
+is diagonalised: the eigenvectors of HiPPO's matrix are exponentially ill-conditioned, hence the low rank.
 """
 
 from __future__ import annotations
