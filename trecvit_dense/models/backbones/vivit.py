@@ -103,6 +103,7 @@ class ViViT(nn.Module):
 
     Attributes:
         embed_dim, out_channels, strides: As every backbone.
+        num_frames: Length of the clips for which it was built.
         delay_frames: Later frames that an answer waits for when streaming.
         class_token_dim: Width of the class token in the features; None: they have none.
 
@@ -169,6 +170,7 @@ class ViViT(nn.Module):
         def token() -> nn.Parameter | None:
             return nn.Parameter(torch.zeros(1, 1, self.embed_dim)) if class_token else None
 
+        self.num_frames = num_frames
         grid = _native_grid(num_frames, image_size, self.tubelet_size)
         spatial_grid = (1, *grid[1:]) if self.factorised else grid
         self.tubelet_embed = TubeletEmbed(self.embed_dim, self.tubelet_size)

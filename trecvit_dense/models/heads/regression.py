@@ -16,8 +16,8 @@ from trecvit_dense.structures import VideoSample
 class RegressionHead(ClassificationHead):
     """The layers of :class:`ClassificationHead` with a single output, the ``logits`` ``(B, 1)`` of its output.
 
-    The target of a sample stands in ``meta['target']``; LVU's are about 0 (facts of the data set:
-    :func:`trecvit_dense.evaluation.functional.classification.lvu_like_target`).
+    The target of a sample stands in ``meta['target']``; for LVU see
+    :func:`trecvit_dense.evaluation.functional.classification.lvu_like_target`.
 
     Args:
         rep_size, pool, token_dim, dropout: Of :class:`ClassificationHead`.
@@ -59,7 +59,7 @@ class RegressionHead(ClassificationHead):
     ) -> dict[str, Any]:
         """``value``, the mean of ``view_values`` ``(V,)``."""
         parts = outputs if 'views' in sample.meta else outputs[-1:]
-        values = torch.cat([part.logits[:, 0] for part in parts]).float()
+        values = torch.cat([part.logits[:, 0] for part in parts]).detach().float()
         return dict(value=float(values.mean()), view_values=values)
 
 
