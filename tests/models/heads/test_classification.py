@@ -96,4 +96,4 @@ def test_regression():
     loss.backward()
     assert all(parameter.grad is not None for parameter in head.parameters())
     answer = head.predict([output], make_samples(None, views=(3, 1))[0], UNIT)
-    assert answer['value'] == pytest.approx(float(output.logits.mean())) and answer['view_values'].shape == (3,)
+    assert answer['value'] == pytest.approx(float(output.logits.detach().mean())) and answer['view_values'].shape == (3,)
