@@ -24,13 +24,13 @@ class FeaturePreprocessor(BaseDataPreprocessor):
             shapes = sorted({tuple(features.shape) for features in inputs})
             if len(shapes) > 1:
                 raise ValueError(
-                    f'features of one batch differ in shape: {shapes}; set num_frames of the data set, or use batch_size=1'
+                    f'features of one batch differ in shape: {shapes}; set num_frames of the data set or batch_size=1'
                 )
             inputs = torch.stack(list(inputs))
         if inputs.ndim != 4 or not inputs.is_floating_point():
             raise ValueError(
-                f'inputs have shape {tuple(inputs.shape)} and are {inputs.dtype}; wanted stored features (T, tokens, C), '
-                f'as StoredFeatureDataset gives them; video needs a VideoPreprocessor and an encoder'
+                f'inputs have shape {tuple(inputs.shape)} and are {inputs.dtype}; wanted features (T, tokens, C) as '
+                f'StoredFeatureDataset gives them; video needs a VideoPreprocessor and an encoder'
             )
         features = inputs.to(self.device, non_blocking=True).float()
         return dict(inputs=features, data_samples=data.get('data_samples'), scale=(1.0, 1.0))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .s4_kernel import S4Kernel
+from .s4_kernel import S4Kernel, full_precision
 
 Entries = dict[str, Tensor]  # of a layer: 's4' (B, H, N / 2, 2), or 's4_inputs' (B, L, H) from which it follows
 
@@ -45,7 +47,7 @@ class S4Layer(nn.Module):
     """
 
     def __init__(
-        self, channels: int, length: int, *, dropout: float = 0.0, channel_dropout: bool = True, **kernel: object
+        self, channels: int, length: int, *, dropout: float = 0.0, channel_dropout: bool = True, **kernel: Any
     ) -> None:
         super().__init__()
         self.kernel = S4Kernel(channels, length, **kernel)
@@ -64,7 +66,7 @@ class S4Layer(nn.Module):
             ValueError: going on from a state with the authors' kernel of odd length, which has no recurrence.
         """
         x = u.float() if u.dtype in (torch.bfloat16, torch.float16) else u
-        with torch.autocast(u.device.type, enabled=False):
+        with full_precision(u.device):
             y, entries = self._filter(x, state) if state else self._filter_fresh(x)
             y = y + self.D * x
         return self.output_linear(self.dropout(F.gelu(y))), entries

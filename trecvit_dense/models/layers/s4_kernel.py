@@ -15,6 +15,7 @@ from __future__ import annotations
 import cmath
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -113,7 +114,7 @@ class S4Kernel(nn.Module):
         return self._keep('spectrum', (length, points), lambda: torch.fft.rfft(self(length), points))
 
     def _taps(self, total: int) -> Tensor:
-        with torch.autocast(self.log_dt.device.type, enabled=False):
+        with full_precision(self.log_dt.device):
             c = self.C[:, 0]
             if total > self.length:
                 c = _pairs(self._lengthened(self._dense(), total)).to(c.dtype)
@@ -148,7 +149,7 @@ class S4Kernel(nn.Module):
         return self._transition().dense()
 
     def _recurrence(self) -> Recurrence:
-        with torch.autocast(self.log_dt.device.type, enabled=False):
+        with full_precision(self.log_dt.device):
             transition = self._transition()
             dense = transition.dense()
             whole = torch.linalg.matrix_power(dense, self.length)
@@ -202,6 +203,11 @@ class S4Kernel(nn.Module):
         return super()._apply(*args, **kwargs)
 
 
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """No autocast inside: transforms and powers are float32 at least."""
+    return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
+
+
 def _complex(x: Tensor) -> Tensor:
     return torch.view_as_complex(x.contiguous())
 
@@ -231,7 +237,8 @@ def _official_nodes(length: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same of the authors' roots: these are off the unit circle, so that sine and cosine are complex."""
     phase = official_roots(length)[0].to(like.device, torch.complex128) ** -0.5
     sine, cosine = (phase - 1 / phase) / 1j, (phase + 1 / phase) / 2
-    return tuple(x.to(like.dtype.to_complex()) for x in (phase, sine, cosine))
+    kind = like.dtype.to_complex()
+    return phase.to(kind), sine.to(kind), cosine.to(kind)
 
 
 def _response(
