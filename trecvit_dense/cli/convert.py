@@ -80,10 +80,9 @@ def from_official(args: argparse.Namespace) -> int:
         resized=report.resized,
     )
     path = save_weights(state, config, args.target, card)
-    height, width = config['data_preprocessor']['input_size']
-    print(
-        f'{file.layout} weights written to {path}; frames are resized to {height}x{width} px (--input-size changes it)'
-    )
+    size = config['data_preprocessor'].get('input_size')
+    note = f'frames are resized to {size[0]}x{size[1]} px (--input-size changes it)' if size else 'it reads features'
+    print(f'{file.layout} weights written to {path}; {note}')
     return 0
 
 
