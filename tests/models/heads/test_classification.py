@@ -83,6 +83,11 @@ def test_names_travel_in_the_checkpoint(tmp_path):
     assert load_model(path).heads['classification'].classes == ('a', 'b/c', 'd')
 
 
+def test_regression_has_no_classes():
+    with pytest.raises(ValueError, match='has no num_classes'):
+        RegressionHead(num_classes=2, backbone_channels=(8,))
+
+
 def test_regression():
     torch.manual_seed(0)
     head = RegressionHead(rep_size=5, pool='gap', backbone_channels=(8,))
@@ -96,4 +101,6 @@ def test_regression():
     loss.backward()
     assert all(parameter.grad is not None for parameter in head.parameters())
     answer = head.predict([output], make_samples(None, views=(3, 1))[0], UNIT)
-    assert answer['value'] == pytest.approx(float(output.logits.detach().mean())) and answer['view_values'].shape == (3,)
+    assert answer['value'] == pytest.approx(float(output.logits.detach().mean())) and answer['view_values'].shape == (
+        3,
+    )

@@ -20,29 +20,18 @@ class RegressionHead(ClassificationHead):
     :func:`trecvit_dense.evaluation.functional.classification.lvu_like_target`.
 
     Args:
-        rep_size, pool, token_dim, dropout: Of :class:`ClassificationHead`.
-        backbone_channels, backbone_strides: Passed by the perceiver.
+        backbone_channels: Passed by the perceiver.
+        **options: ``rep_size``, ``pool``, ``dropout`` and others of :class:`ClassificationHead`.
+
+    Raises:
+        ValueError: an option that only classes have.
     """
 
-    def __init__(
-        self,
-        *,
-        rep_size: int | None = 3072,
-        pool: str = 'tok',
-        token_dim: int | None = None,
-        dropout: float = 0.0,
-        backbone_channels: tuple[int, ...] = (),
-        backbone_strides: tuple[tuple[float, float], ...] = (),
-    ) -> None:
-        super().__init__(
-            1,
-            rep_size=rep_size,
-            pool=pool,
-            token_dim=token_dim,
-            dropout=dropout,
-            backbone_channels=backbone_channels,
-            backbone_strides=backbone_strides,
-        )
+    def __init__(self, *, backbone_channels: tuple[int, ...] = (), **options: Any) -> None:
+        for key in ('num_classes', 'classes', 'label_smoothing'):
+            if key in options:
+                raise ValueError(f'RegressionHead gives one number and has no {key}; leave it out')
+        super().__init__(1, backbone_channels=backbone_channels, **options)
 
     def loss(
         self, output: ClassificationOutput, samples: list[VideoSample], scale: tuple[float, float]
