@@ -61,3 +61,14 @@ def test_clips_of_one_batch_must_agree() -> None:
 def test_unknown_range() -> None:
     with pytest.raises(ValueError, match='value_range'):
         VideoPreprocessor(value_range='half')
+
+
+def test_imagenet_range_and_grey_of_it() -> None:
+    """Mean and deviation of each channel; grey undoes them."""
+    clip = _clip(8, 8)
+    preprocessor = VideoPreprocessor(value_range='imagenet')
+    video, _ = preprocessor.prepare(clip)
+    wanted = (clip[0, 0, 1].float() / 255 - 0.456) / 0.224
+    torch.testing.assert_close(video[0, 0, 1], wanted)
+    plain = VideoPreprocessor()
+    torch.testing.assert_close(preprocessor.grey(video), plain.grey(plain.prepare(clip)[0]), atol=1e-6, rtol=1e-5)

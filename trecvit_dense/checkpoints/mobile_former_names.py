@@ -11,12 +11,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from trecvit_dense.models.backbones.mobile_former import SIZES
 
-from .io import CheckpointError, LoadReport, check_finite
+from .io import CheckpointError, LoadReport, load_state
 from .layout import Arrays, Layout
 from .trecvit_names import Rule, load_rules, our_depth, same, save_rules
 
@@ -142,21 +141,9 @@ def mobile_former_to_official(state_dict: Mapping[str, Tensor]) -> dict[str, np.
 
 
 def _config(arrays: Arrays, options: dict[str, Any]) -> dict[str, Any]:
-    """Config of the image model. Strides leave no trace in the shapes, so the size has to be one of the authors'."""
-    shape = arrays['tokens.weight'].shape
-    stem = arrays['stem.0.weight'].shape[0]
-    kinds, outs = official_kinds(arrays), _channels(arrays)
-    groups = outs[-1] // arrays['classifier.conv.1.weight'].shape[1] if 'classifier.conv.1.weight' in arrays else 1
-    for name, size in SIZES.items():  # noqa: B007 (used below)
-        rows = [(kind, channels) for kind, _, channels, _, _ in size.rows]
-        same_rows = rows == list(zip(kinds, outs, strict=True))
-        if same_rows and (size.stem_channels, size.num_tokens, size.token_dim, size.groups) == (stem, *shape, groups):
-            break
-    else:
-        raise CheckpointError(
-            f'{len(kinds)} blocks, {shape[0]} tokens of width {shape[1]} and {groups} groups are none of the sizes '
-            f'{", ".join(SIZES)}; say --config for another one'
-        )
+    """Config of the image model with its classifier, where the file has one."""
+    name = _size_of(arrays)
+    size = SIZES[name]
     heads = {}
     if 'classifier.classifier.1.weight' in arrays:
         classes, rep_size = arrays['classifier.classifier.1.weight'].shape
@@ -166,6 +153,23 @@ def _config(arrays: Arrays, options: dict[str, Any]) -> dict[str, Any]:
     preprocessor = dict(type='VideoPreprocessor', input_size=input_size, value_range='imagenet')
     backbone = dict(type='MobileFormer', size=name)
     return dict(type='VideoPerceiver', data_preprocessor=preprocessor, backbone=backbone, heads=heads)
+
+
+def _size_of(arrays: Arrays) -> str:
+    """Name of the size. Strides leave no trace in the shapes of weights, so it has to be one of the authors' own."""
+    shape, stem = arrays['tokens.weight'].shape, arrays['stem.0.weight'].shape[0]
+    kinds, channels = official_kinds(arrays), _channels(arrays)
+    head = arrays.get('classifier.conv.1.weight')
+    groups = 1 if head is None else channels[-1] // head.shape[1]
+    for name, size in SIZES.items():
+        rows = [(kind, width) for kind, _, width, _, _ in size.rows]
+        fields = size.stem_channels, size.num_tokens, size.token_dim, size.groups
+        if rows == list(zip(kinds, channels, strict=True)) and fields == (stem, *shape, groups):
+            return name
+    raise CheckpointError(
+        f'{len(kinds)} blocks, {shape[0]} tokens of width {shape[1]} and {groups} groups are none of the sizes '
+        f'{", ".join(SIZES)}; say --config for another one'
+    )
 
 
 def _channels(arrays: Arrays) -> list[int]:
@@ -187,64 +191,35 @@ LAYOUT = Layout(
 # ---------------------------------------------------------------------------------------------------- inflation
 
 
-@torch.no_grad()
 def inflate_mobile_former(model: nn.Module, state: Mapping[str, Tensor], *, slices: str = 'centre') -> LoadReport:
-    """Load weights of the image model into a perceiver with a :class:`.VideoMobileFormer`, as facts of it allow.
+    """Load weights of the image model into a perceiver with a :class:`.VideoMobileFormer`.
 
-    A spatial kernel goes into the slice of the current frame (``'centre'``: the middle one, the last one of a causal
-    model), so that a still video gives the image model's answer; or as equal parts into all slices (``'mean'``).
-    Global tokens beyond those of the image model, and a classifier for other classes, stay as they are in ``model``.
+    How the backbone takes them is said at :meth:`.VideoMobileFormer.fit_weights`. A classifier for other classes
+    stays as it is in ``model``.
 
     Args:
         state: Weights of our names, see :func:`mobile_former_from_official`.
         slices: ``'centre'`` or ``'mean'``.
 
     Returns:
-        What was loaded; ``resized`` names every tensor that was changed on the way, and ``missing`` what was not there.
+        What was loaded; ``resized`` names every tensor that was changed on the way, ``dropped`` the classifier, and
+        ``missing`` what was not there.
 
     Raises:
         ValueError: another word for ``slices``.
         CheckpointError: weights of another size, or not finite.
     """
-    if slices not in ('centre', 'mean'):
-        raise ValueError(f"slices is '{slices}'; wanted 'centre' or 'mean'")
-    check_finite(dict(state), 'the image model')
-    own, causal = model.state_dict(), model.backbone.recurrent
-    report = LoadReport(unexpected=sorted(state.keys() - own.keys()))
-    report.missing = sorted(name for name in own.keys() - state.keys() if not name.endswith('num_batches_tracked'))
-    for name in sorted(state.keys() & own.keys()):
-        value, wanted = state[name], own[name]
-        if value.shape == wanted.shape:
-            own[name] = value
-        elif _is_kernel(value, wanted):
-            own[name] = inflate(value, wanted.shape[2], slices=slices, causal=causal)
-            report.resized.append(f'{name}: 1 -> {wanted.shape[2]} frames, {slices}')
-        elif name == f'{_BACKBONE}tokens' and value.shape[1] == wanted.shape[1]:
-            kept = min(len(value), len(wanted))
-            own[name] = torch.cat([value[:kept], wanted[kept:]])
-            report.resized.append(f'{name}: {len(value)} -> {len(wanted)} tokens, {len(wanted) - kept} start afresh')
-        elif name.startswith(f'{_HEAD}classifier.'):
-            report.dropped.append(f'{name}: {len(value)} classes, the model has {len(wanted)}; it starts afresh')
-            continue
-        else:
-            raise CheckpointError(
-                f"tensor '{name}' has shape {tuple(value.shape)}; the model wants {tuple(wanted.shape)}"
-            )
-        report.loaded.append(name)
-    model.load_state_dict(own)
+    own = model.state_dict()
+    backbone = {name.removeprefix(_BACKBONE): value for name, value in state.items() if name.startswith(_BACKBONE)}
+    backbone, notes = model.backbone.fit_weights(backbone, slices=slices)
+    fitted = {**state, **{f'{_BACKBONE}{name}': value for name, value in backbone.items()}}
+    report = LoadReport(resized=[f'{_BACKBONE}{note}' for note in notes])
+    for name in (f'{_HEAD}classifier.weight', f'{_HEAD}classifier.bias'):
+        if name in fitted and name in own and len(fitted[name]) != len(own[name]):
+            classes = f'{len(fitted.pop(name))} classes, the model has {len(own[name])}'
+            report.dropped.append(f'{name}: {classes}; it starts afresh')
+    found = load_state(model, fitted, name='the image model', strict=False)
+    report.loaded, report.unexpected = found.loaded, found.unexpected
+    afresh = {line.split(':')[0] for line in report.dropped}
+    report.missing = [name for name in found.missing if name not in afresh and not name.endswith('num_batches_tracked')]
     return report
-
-
-def inflate(kernel: Tensor, frames: int, *, slices: str = 'centre', causal: bool = False) -> Tensor:
-    """``(O, I, 1, h, w)`` to ``(O, I, frames, h, w)``."""
-    if slices == 'mean':
-        return kernel.repeat(1, 1, frames, 1, 1) / frames
-    place = frames - 1 if causal else frames // 2
-    inflated = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[3:])
-    inflated[:, :, place] = kernel[:, :, 0]
-    return inflated
-
-
-def _is_kernel(value: Tensor, wanted: Tensor) -> bool:
-    both = value.ndim == wanted.ndim == 5
-    return both and value.shape[2] == 1 and value.shape[:2] + value.shape[3:] == wanted.shape[:2] + wanted.shape[3:]

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from trecvit_dense.registry import MODELS
 
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, RGB in [0, 1]
+
 
 @MODELS.register_module()
 class VideoPreprocessor(BaseDataPreprocessor):
@@ -21,7 +23,8 @@ class VideoPreprocessor(BaseDataPreprocessor):
         input_size: ``(H, W)`` to which every frame is stretched, or None to keep the size (TAP-Vid: 256 x 256).
         max_side: Larger frames are reduced, in proportion, until neither side exceeds this; None: never.
         min_side: Smaller frames are enlarged, in proportion, until the longer side reaches this; None: never.
-        value_range: ``'unit'``: RGB in [0, 1] (TRecViT); ``'signed'``: [-1, 1] (TAPNext).
+        value_range: ``'unit'``: RGB in [0, 1] (TRecViT); ``'signed'``: [-1, 1] (TAPNext); ``'imagenet'``: [0, 1] less
+            the mean of ImageNet's pixels, over their standard deviation (Mobile-Former).
         pad_multiple: Height and width are padded at the bottom and right, by repeating the edge, to a multiple of this.
         batch_augments: Configs of :mod:`trecvit_dense.models.batch_augment`, run in training on what is prepared.
     """
@@ -38,8 +41,10 @@ class VideoPreprocessor(BaseDataPreprocessor):
         non_blocking: bool = False,
     ) -> None:
         super().__init__(non_blocking=non_blocking)
-        if value_range not in ('unit', 'signed'):
-            raise ValueError(f"value_range is '{value_range}'; wanted 'unit' ([0, 1]) or 'signed' ([-1, 1])")
+        if value_range not in ('unit', 'signed', 'imagenet'):
+            raise ValueError(
+                f"value_range is '{value_range}'; wanted 'unit' ([0, 1]), 'signed' ([-1, 1]) or 'imagenet'"
+            )
         self.input_size = tuple(input_size) if input_size is not None else None
         if min_side and max_side and min_side > max_side:
             raise ValueError(f'min_side {min_side} exceeds max_side {max_side}')
@@ -59,6 +64,8 @@ class VideoPreprocessor(BaseDataPreprocessor):
             frames = F.interpolate(frames, size, mode='bilinear', align_corners=False, antialias=smooth)
         scale = (size[1] / width, size[0] / height)
         frames = frames / 127.5 - 1 if self.value_range == 'signed' else frames / 255
+        if self.value_range == 'imagenet':
+            frames = (frames - frames.new_tensor(_MEAN)[:, None, None]) / frames.new_tensor(_STD)[:, None, None]
         pad_y, pad_x = (-frames.shape[-2]) % self.pad_multiple, (-frames.shape[-1]) % self.pad_multiple
         if pad_y or pad_x:
             frames = F.pad(frames, (0, pad_x, 0, pad_y), mode='replicate')
@@ -66,6 +73,8 @@ class VideoPreprocessor(BaseDataPreprocessor):
 
     def grey(self, video: Tensor) -> Tensor:
         """Normalised ``(B, T, 3, H, W)`` to luma ``(B, T, H, W)`` in [0, 1] (ITU-R BT.601)."""
+        if self.value_range == 'imagenet':
+            video = video * video.new_tensor(_STD)[:, None, None] + video.new_tensor(_MEAN)[:, None, None]
         luma = torch.einsum('bcthw,c->bthw', video.transpose(1, 2), video.new_tensor([0.299, 0.587, 0.114]))
         return (luma + 1) / 2 if self.value_range == 'signed' else luma
 

@@ -7,7 +7,7 @@ below 1 GFLOP. Everything else here is inferred from the image parent: :class:`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -137,6 +137,38 @@ class VideoMobileFormer(MobileFormerTrunk):
             return self.features(maps, tokens[:, :, 0]), new_state
         return self._hold(video, state)
 
+    @torch.no_grad()
+    def fit_weights(
+        self, state: Mapping[str, Tensor], *, slices: str = 'centre'
+    ) -> tuple[dict[str, Tensor], list[str]]:
+        """Weights of the image model in the shapes of this one; those that fit stay as they are.
+
+        A spatial kernel goes into the slice of the current frame (``'centre'``: the middle one; the last one if causal)
+        so that a still video gives the image model's answer; or in equal parts into all slices (``'mean'``). Global
+        tokens that the image model has not stay as they are in this model.
+
+        Returns:
+            The weights, and ``'name: what was done'`` for those that were changed.
+
+        Raises:
+            ValueError: another word for ``slices``.
+        """
+        if slices not in ('centre', 'mean'):
+            raise ValueError(f"slices is '{slices}'; wanted 'centre' or 'mean'")
+        fitted, notes, own = dict(state), [], self.state_dict()
+        for name in sorted(state.keys() & own.keys()):
+            value, wanted = state[name], own[name]
+            if value.shape == wanted.shape:
+                continue
+            if name == 'tokens' and value.ndim == 2 and value.shape[1] == wanted.shape[1]:
+                kept = min(len(value), len(wanted))
+                fitted[name] = torch.cat([value[:kept], wanted[kept:].to(value)])
+                notes.append(f'{name}: {len(value)} -> {len(wanted)}, {len(wanted) - kept} of them start afresh')
+            elif _spans_frames(value, wanted):
+                fitted[name] = inflate(value, wanted.shape[2], slices=slices, causal=self.causal)
+                notes.append(f'{name}: 1 -> {wanted.shape[2]} frames, {slices}')
+        return fitted, notes
+
     def _clip(self, video: Tensor) -> Features:
         """A whole clip."""
         frames = video.shape[1]
@@ -173,6 +205,21 @@ def to_frames(x: Tensor, frames: int, every: int) -> Tensor:
     after = (before + 1).clamp(max=x.shape[2] - 1)
     share = (place - before).to(x.dtype)[:, None, None]
     return torch.lerp(x[:, :, before], x[:, :, after], share)
+
+
+def inflate(kernel: Tensor, frames: int, *, slices: str = 'centre', causal: bool = False) -> Tensor:
+    """``(O, I, 1, h, w)`` to ``(O, I, frames, h, w)``."""
+    if slices == 'mean':
+        return kernel.repeat(1, 1, frames, 1, 1) / frames
+    inflated = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[3:])
+    inflated[:, :, frames - 1 if causal else frames // 2] = kernel[:, :, 0]
+    return inflated
+
+
+def _spans_frames(value: Tensor, wanted: Tensor) -> bool:
+    """The one is a kernel of a single frame, and the other the same for several."""
+    both = value.ndim == wanted.ndim == 5
+    return both and value.shape[2] == 1 and value[:, :, 0].shape == wanted[:, :, 0].shape
 
 
 def _parent(size: str | None) -> str | None:
