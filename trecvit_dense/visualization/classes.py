@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-_BAR, _BEST = (110, 150, 220), (250, 190, 60)  # RGB
+_BAR, _BEST = (55, 90, 160), (190, 105, 15)  # RGB, dark enough for white letters
 _TEXT, _SHADE = (255, 255, 255), 0.35
 
 
@@ -44,5 +44,4 @@ def _write(picture: np.ndarray, text: str, corner: tuple[int, int], line: int, r
     while len(text) > 5 and cv2.getTextSize(text, font, scale, thick)[0][0] > room:
         text = text[:-2] + '.'
     place = (corner[0], corner[1] + round(0.78 * line))
-    for colour, extra in (((16, 16, 16), 2), (_TEXT, 0)):
-        cv2.putText(picture, text, place, font, scale, colour, thick + extra, cv2.LINE_AA)
+    cv2.putText(picture, text, place, font, scale, _TEXT, thick, cv2.LINE_AA)

@@ -61,6 +61,12 @@ def test_labels_that_are_no_class(label, words):
         head.loss(run_head(head), make_samples(0, label, 1), UNIT)
 
 
+def test_views_are_not_for_training():
+    head = make_head()
+    with pytest.raises(ValueError, match="sample 'clip0' is cut into views, which are for testing"):
+        head.loss(run_head(head), make_samples(0, 1, 1, views=(3, 1)), UNIT)
+
+
 def test_answers_carry_names_and_views():
     head = make_head(classes=['left', 'right', 'up', 'down'])
     (sample,) = make_samples(0)

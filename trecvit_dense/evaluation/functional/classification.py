@@ -43,8 +43,10 @@ def aggregate_views(views: np.ndarray, aggregation: str = 'mean_probs') -> np.nd
             ``'sum_probs'`` (SlowFast, LVU), ``'max_probs'`` (SlowFast ``max``), ``'sum_logits'`` (XViT).
     """
     check_name('aggregation', aggregation, AGGREGATIONS)
-    reduce = dict(mean=np.mean, sum=np.sum, max=np.max)[aggregation.partition('_')[0]]
-    return reduce(np.asarray(views, np.float64), axis=-2)
+    views, kind = np.asarray(views, np.float64), aggregation.partition('_')[0]
+    if kind == 'mean':
+        return views.mean(axis=-2)
+    return views.sum(axis=-2) if kind == 'sum' else views.max(axis=-2)
 
 
 def aggregate_windows(

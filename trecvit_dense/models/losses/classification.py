@@ -31,10 +31,14 @@ def class_targets(samples: Sequence[VideoSample], num_classes: int, device: torc
     """``(B, num_classes)`` float32 distributions over the classes.
 
     Raises:
-        ValueError: a sample without a label, or with one that is no class.
+        ValueError: a sample without a label, with one that is no class, or cut into views.
     """
     targets = torch.zeros(len(samples), num_classes)
     for row, sample in zip(targets, samples, strict=True):
+        if 'views' in sample.meta:
+            raise ValueError(
+                f"sample '{sample.name}' is cut into views, which are for testing; train with SampleFrames"
+            )
         for label, weight in label_weights(sample).items():
             check_label(label, num_classes, sample.name)
             row[int(label)] += weight
