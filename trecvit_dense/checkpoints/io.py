@@ -25,6 +25,7 @@ from .architecture import describe, first_difference, square_grid
 BOXED = Path(__file__).resolve().parent.parent / 'weights' / 'boxed.safetensors'
 _METADATA_KEY = 'trecvit_dense'
 _POSITIONS = 'position.table'
+_OPTIONAL = ('class_token',)  # of a backbone: a task may want one that pre-training did without, or the other way round
 
 
 class CheckpointError(ValueError):
@@ -254,13 +255,19 @@ def check_finite(state: dict[str, Tensor], name: str) -> None:
 
 
 def load_state(
-    model: nn.Module, state: dict[str, Tensor], *, name: str = 'checkpoint', strict: bool = True
+    model: nn.Module,
+    state: dict[str, Tensor],
+    *,
+    name: str = 'checkpoint',
+    strict: bool = True,
+    optional: tuple[str, ...] = (),
 ) -> LoadReport:
     """Load weights of our names into ``model``; position tables of another grid are interpolated.
 
     Args:
         name: What to call the file in messages.
         strict: Refuse missing and unexpected tensors.
+        optional: Those that may be missing or unexpected all the same.
 
     Raises:
         CheckpointError: NaN; another architecture, named by the config field that differs; other tensors (strict).
@@ -271,10 +278,10 @@ def load_state(
     if difference:
         raise CheckpointError(f'{name} holds another architecture: {difference}')
     report = LoadReport(missing=sorted(own.keys() - state.keys()), unexpected=sorted(state.keys() - own.keys()))
-    if strict and (report.missing or report.unexpected):
-        example = (report.missing or report.unexpected)[0]
-        raise CheckpointError(f'{name} does not fit the model: {len(report.missing)} tensors missing and '
-                              f"{len(report.unexpected)} unexpected, e.g. '{example}'")  # fmt: skip
+    missing, unexpected = ([key for key in keys if key not in optional] for keys in (report.missing, report.unexpected))
+    if strict and (missing or unexpected):
+        raise CheckpointError(f'{name} does not fit the model: {len(missing)} tensors missing and '
+                              f"{len(unexpected)} unexpected, e.g. '{(missing or unexpected)[0]}'")  # fmt: skip
     fitted = {}
     for key in own.keys() & state.keys():
         fitted[key] = fit_positions(state[key], own[key], key, report)
@@ -291,6 +298,10 @@ def load_parts(model: nn.Module, parts: dict[str, str | Path]) -> dict[str, Load
 
     The backbone of an XViT also starts from an image model, a ViT file of timm.
 
+    Returns:
+        Part to report. ``dropped`` has what is in the file beside the part, under its whole name: heads of another
+        task, say. A backbone's class token may be ``missing``, and then starts afresh, or ``unexpected``.
+
     Raises:
         FileNotFoundError, CheckpointError: a file that cannot be used, or that lacks the part.
         ValueError: the model has no such part.
@@ -306,14 +317,17 @@ def load_parts(model: nn.Module, parts: dict[str, str | Path]) -> dict[str, Load
         prefix = 'backbone.' if part == 'backbone' else f'heads.{part}.'
         state, info = read_checkpoint(path)
         own = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+        beside = sorted(state.keys() - {prefix + key for key in own}) if own else []
         if not own and part == 'backbone':
             own = from_imagenet(state, module)
         if not own:
             raise CheckpointError(f'{info["path"]} has no {part}: no tensor in it begins with {prefix}')
         fit = getattr(module, 'fit_weights', None)  # a video model that can start from those of an image model
         own, notes = fit(own) if fit else (own, [])
-        reports[part] = load_state(module, own, name=f'{info["path"]}, {part}')
+        optional = _OPTIONAL if part == 'backbone' else ()
+        reports[part] = load_state(module, own, name=f'{info["path"]}, {part}', optional=optional)
         reports[part].resized += notes
+        reports[part].dropped += beside
     return reports
 
 

@@ -85,14 +85,32 @@ def check_weights(path: str) -> None:
 
 
 def start_from(runner, parts: dict[str, str]) -> None:
-    """Load the parts that ``pretrained`` in the config names, e.g. ``dict(backbone='boxed')``."""
+    """Load the parts that ``pretrained`` in the config names, e.g. ``dict(backbone='boxed')``, and say what was not."""
     from mmengine.model import is_model_wrapper
 
     from trecvit_dense.checkpoints.io import load_parts
 
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     for part, report in load_parts(model, dict(parts)).items():
-        say(f'{part}: {len(report.loaded)} tensors from {parts[part]}')
+        taken = [other for other, path in parts.items() if path == parts[part]]
+        say(f'{part}: {len(report.loaded)} tensors from {parts[part]}{left_out(report, taken)}')
+    fresh = [part for part in ('backbone', *model.heads) if part not in parts]
+    if fresh:
+        say(f'from scratch: {", ".join(fresh)}')
+
+
+def left_out(report, taken: Sequence[str]) -> str:
+    """What a load did beside loading, in words; parts in ``taken`` come from the same file by themselves."""
+    parts: dict[str, int] = {}
+    for name in report.dropped:
+        part = '.'.join(name.split('.')[:2]) if name.startswith('heads.') else name.split('.')[0]
+        if part.removeprefix('heads.') not in taken:
+            parts[part] = parts.get(part, 0) + 1
+    remarks = [f'{count} of {part} not taken' for part, count in parts.items()]
+    remarks += [f'{name} not taken' for name in report.unexpected]
+    remarks += [f'{name} from scratch' for name in report.missing]
+    remarks += [f'resized {note}' for note in report.resized]
+    return ''.join(f'; {remark}' for remark in remarks)
 
 
 def runs(work_dir: Path) -> set[Path] | None:

@@ -25,21 +25,19 @@ def find_hidden(
     """What this call hides, or None where all is seen, now and before.
 
     Args:
-        patch_mask: ``(B, T, N)`` bool, True where a patch is hidden; None hides nothing.
+        patch_mask: ``(B, T, N)`` bool, True where a patch is hidden, as :func:`blank` has checked it; None: nothing.
         state: Of the backbone.
         shape: ``(B, T, N)`` of the call's patches.
         class_token: A row of its own goes first, which is always seen.
 
     Raises:
-        ValueError: a mask of another shape or type, or a frame without anything to see.
+        ValueError: a frame without anything to see, or a state of other rows.
     """
     if patch_mask is None and not (state and _SEEN in state):
         return None
     hides = patch_mask is not None
     if not hides:
         patch_mask = torch.zeros(shape, dtype=torch.bool, device=state[_SEEN].device)
-    if tuple(patch_mask.shape) != tuple(shape) or patch_mask.dtype != torch.bool:
-        raise ValueError(f'patch_mask is {patch_mask.dtype} {tuple(patch_mask.shape)}; wanted bool {tuple(shape)}')
     if class_token:
         patch_mask = torch.cat([torch.zeros_like(patch_mask[:, :, :1]), patch_mask], dim=2)
     if patch_mask.all(dim=2).any():
@@ -102,7 +100,14 @@ class HiddenPatches:
 
 
 def blank(video: Tensor, patch_mask: Tensor, grid: tuple[int, int], patch: tuple[int, int]) -> Tensor:
-    """``video (B, T, 3, H, W)``, whole patches only, with hidden ones zero: a stem that overlaps must not see them."""
+    """``video (B, T, 3, H, W)``, whole patches only, with hidden ones zero: a stem that overlaps must not see them.
+
+    Raises:
+        ValueError: a mask of another shape or type.
+    """
+    wanted = (*video.shape[:2], grid[0] * grid[1])
+    if tuple(patch_mask.shape) != wanted or patch_mask.dtype != torch.bool:
+        raise ValueError(f'patch_mask is {patch_mask.dtype} {tuple(patch_mask.shape)}; wanted bool {wanted}')
     shape = (*video.shape[:3], grid[0], patch[0], grid[1], patch[1])
     cover = patch_mask.view(*patch_mask.shape[:2], 1, grid[0], 1, grid[1], 1)
     return video.reshape(shape).masked_fill(cover, 0.0).reshape(video.shape)

@@ -267,7 +267,7 @@ class TRecViT(nn.Module):
             size = 'x'.join(map(str, self.patch_size))
             raise ValueError(f'a frame of {height}x{width} px is smaller than one patch of {size}; enlarge or pad it')
         video = video[..., : grid[0] * self.patch_size[0], : grid[1] * self.patch_size[1]]
-        if patch_mask is not None and patch_mask.shape == (batch, time, grid[0] * grid[1]):  # others are refused below
+        if patch_mask is not None:
             video = blank(video, patch_mask, grid, self.patch_size)
         frames = video.flatten(0, 1)
         x, maps = self.patch_embed(frames)  # (B * T, h, w, C)
