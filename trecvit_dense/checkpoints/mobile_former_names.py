@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from trecvit_dense.models.backbones.mobile_former import SIZES
-
 from .io import CheckpointError, LoadReport, load_state
 from .layout import Arrays, Layout
 from .trecvit_names import Rule, load_rules, our_depth, same, save_rules
@@ -142,6 +140,8 @@ def mobile_former_to_official(state_dict: Mapping[str, Tensor]) -> dict[str, np.
 
 def _config(arrays: Arrays, options: dict[str, Any]) -> dict[str, Any]:
     """Config of the image model with its classifier, where the file has one."""
+    from trecvit_dense.models.backbones.mobile_former import SIZES
+
     name = _size_of(arrays)
     size = SIZES[name]
     heads = {}
@@ -157,6 +157,8 @@ def _config(arrays: Arrays, options: dict[str, Any]) -> dict[str, Any]:
 
 def _size_of(arrays: Arrays) -> str:
     """Name of the size. Strides leave no trace in the shapes of weights, so it has to be one of the authors' own."""
+    from trecvit_dense.models.backbones.mobile_former import SIZES
+
     shape, stem = arrays['tokens.weight'].shape, arrays['stem.0.weight'].shape[0]
     kinds, channels = official_kinds(arrays), _channels(arrays)
     head = arrays.get('classifier.conv.1.weight')
@@ -185,6 +187,7 @@ LAYOUT = Layout(
     rules_back=lambda names: mobile_former_rules(our_kinds(names)),
     ours=lambda names: f'{_BACKBONE}to_former.gate.0.weight' in names,
     config=_config,
+    container='state_dict',
 )
 
 
@@ -202,8 +205,8 @@ def inflate_mobile_former(model: nn.Module, state: Mapping[str, Tensor], *, slic
         slices: ``'centre'`` or ``'mean'``.
 
     Returns:
-        What was loaded; ``resized`` names every tensor that was changed on the way, ``dropped`` the classifier, and
-        ``missing`` what was not there.
+        What was loaded; ``resized`` says what was changed on the way, ``dropped`` names the classifier, and ``missing``
+        what was not there.
 
     Raises:
         ValueError: another word for ``slices``.
@@ -213,7 +216,7 @@ def inflate_mobile_former(model: nn.Module, state: Mapping[str, Tensor], *, slic
     backbone = {name.removeprefix(_BACKBONE): value for name, value in state.items() if name.startswith(_BACKBONE)}
     backbone, notes = model.backbone.fit_weights(backbone, slices=slices)
     fitted = {**state, **{f'{_BACKBONE}{name}': value for name, value in backbone.items()}}
-    report = LoadReport(resized=[f'{_BACKBONE}{note}' for note in notes])
+    report = LoadReport(resized=notes)
     for name in (f'{_HEAD}classifier.weight', f'{_HEAD}classifier.bias'):
         if name in fitted and name in own and len(fitted[name]) != len(own[name]):
             classes = f'{len(fitted.pop(name))} classes, the model has {len(own[name])}'

@@ -26,14 +26,17 @@ from torch import Tensor
 
 from trecvit_dense.io.atomic import atomic_path
 
-from . import tapnext_names, vis4mer_names, vivit_names, xvit_names
+from . import mobile_former_names, tapnext_names, vis4mer_names, vivit_names, xvit_names
 from .architecture import describe, first_difference, looks_like, square_grid
 from .io import CheckpointError, LoadReport, check_finite, fit_positions, load_torch, read_checkpoint, resolve
 from .trecvit_names import Rule, load_rules, official_depth, our_depth, save_rules, trecvit_rules, unmatched
 
 _LIGHTNING_PREFIX = 'tapnext.'
 _CONTAINERS = ('state_dict', 'model_state')  # Lightning and others; SlowFast
-OTHERS = {layout.name: layout for layout in (vivit_names.LAYOUT, xvit_names.LAYOUT, vis4mer_names.LAYOUT)}
+OTHERS = {
+    layout.name: layout
+    for layout in (vivit_names.LAYOUT, xvit_names.LAYOUT, vis4mer_names.LAYOUT, mobile_former_names.LAYOUT)
+}
 
 
 @dataclass

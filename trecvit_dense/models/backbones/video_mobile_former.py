@@ -148,14 +148,14 @@ class VideoMobileFormer(MobileFormerTrunk):
         tokens that the image model has not stay as they are in this model.
 
         Returns:
-            The weights, and ``'name: what was done'`` for those that were changed.
+            The weights, and what was changed in them, a line each for tokens and kernels.
 
         Raises:
             ValueError: another word for ``slices``.
         """
         if slices not in ('centre', 'mean'):
             raise ValueError(f"slices is '{slices}'; wanted 'centre' or 'mean'")
-        fitted, notes, own = dict(state), [], self.state_dict()
+        fitted, notes, own, spans = dict(state), [], self.state_dict(), []
         for name in sorted(state.keys() & own.keys()):
             value, wanted = state[name], own[name]
             if value.shape == wanted.shape:
@@ -166,7 +166,8 @@ class VideoMobileFormer(MobileFormerTrunk):
                 notes.append(f'{name}: {len(value)} -> {len(wanted)}, {len(wanted) - kept} of them start afresh')
             elif _spans_frames(value, wanted):
                 fitted[name] = inflate(value, wanted.shape[2], slices=slices, causal=self.causal)
-                notes.append(f'{name}: 1 -> {wanted.shape[2]} frames, {slices}')
+                spans.append(wanted.shape[2])
+        notes += [f'{spans.count(span)} kernels: 1 -> {span} frames, {slices}' for span in sorted(set(spans))]
         return fitted, notes
 
     def _clip(self, video: Tensor) -> Features:
