@@ -20,6 +20,7 @@ COMMANDS = {
     'benchmark': 'measure latency, throughput and memory',
     'check-transfer': 'follow points through a video and back: consistency without annotation',
     'convert': 'convert official weights',
+    'extract-features': 'write the features of a frozen encoder to disk, to train on them',
     'package': 'make one file of a checkpoint, to share it',
     'make-synthetic': 'write the embedded synthetic data to disk',
     'memorisation': 'measure how well models remember frames of the past',

@@ -22,6 +22,7 @@ from .rgbd_points import RGBDPointsDataset
 from .scannet import ScanNetDataset
 from .sintel_depth import SintelDepthDataset
 from .something_something import SomethingSomethingDataset
+from .stored_features import StoredFeatureDataset
 from .synthetic import SyntheticVideoDataset
 from .synthetic_motion_classes import SyntheticMotionClassesDataset
 from .synthetic_scenes import SyntheticSceneDataset
@@ -57,6 +58,7 @@ __all__ = [
     'ScanNetDataset',
     'SintelDepthDataset',
     'SomethingSomethingDataset',
+    'StoredFeatureDataset',
     'SyntheticMotionClassesDataset',
     'SyntheticSceneDataset',
     'SyntheticVideoDataset',

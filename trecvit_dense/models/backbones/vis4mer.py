@@ -188,6 +188,14 @@ class ViS4mer(nn.Module):
             class_token = self._readout(x, state, new_state, seen, tokens.shape[1:3])
         return Features((*encoded.levels[:-1], level), class_token), new_state
 
+    def fit_weights(self, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """Weights of a backbone that is the encoder here, as weights of the whole; the decoder stays as it starts."""
+        if any(name.startswith(('encoder.', 'stages.')) for name in state):
+            return state, []
+        encoder = {f'encoder.{name}': value for name, value in state.items()}
+        own = {name: value for name, value in self.state_dict().items() if not name.startswith('encoder.')}
+        return {**own, **encoder}, [f'encoder: {len(encoder)} tensors; the decoder starts afresh']
+
     def _tokens(self, features: Features) -> Tensor:
         patches = features.levels[-1].tokens
         if not self.uses_class_token:
