@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def legs_matrices(size: int) -> tuple[Tensor, Tensor]:
-    """``A (N, N)`` and ``B (N,)`` of HiPPO-LegS in float64: the state holds Legendre coefficients of the past."""
-    order = torch.arange(size, dtype=torch.float64)
+    """``A (N, N)`` and ``B (N,)`` of HiPPO-LegS (float64, CPU): the state holds Legendre coefficients."""
+    order = torch.arange(size, dtype=torch.float64, device='cpu')
     root = (2 * order + 1).sqrt()
     matrix = -(torch.outer(root, root).tril(-1) + torch.diag(order + 1))
     return matrix, root
@@ -31,8 +31,8 @@ def legs_nplr(size: int) -> tuple[Tensor, Tensor, Tensor]:
     if size < 2 or size % 2:
         raise ValueError(f'd_state is {size}; wanted an even number from 2, half of it conjugate pairs')
     matrix, inputs = legs_matrices(size)
-    low_rank = (torch.arange(size, dtype=torch.float64) + 0.5).sqrt()
-    skew = matrix + torch.outer(low_rank, low_rank) + 0.5 * torch.eye(size, dtype=torch.float64)
+    low_rank = inputs / 2**0.5  # sqrt(n + 1/2)
+    skew = matrix + torch.outer(low_rank, low_rank) + torch.diag(torch.full_like(low_rank, 0.5))
     imaginary, vectors = torch.linalg.eigh(-1j * skew)  # ascending; the second half is positive
     imaginary, vectors = imaginary[size // 2 :].flip(0), vectors[:, size // 2 :].flip(1)
     p = vectors.mH @ low_rank.to(vectors.dtype)

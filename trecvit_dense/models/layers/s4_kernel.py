@@ -77,8 +77,8 @@ class S4Kernel(nn.Module):
             raise ValueError(f'S4 with {channels} channels and {length} tokens; wanted at least 1 of each')
         self.channels, self.length, self.d_state = channels, length, d_state
         self.official_odd_length, self.official_nodes, self.cache = official_odd_length, official_nodes, cache
-        w, p, b = (x.to(torch.complex64) for x in legs_nplr(d_state))
         c = torch.randn(channels, d_state // 2, dtype=torch.complex64)
+        w, p, b = (x.to(c) for x in legs_nplr(d_state))
         span = math.log(dt_max) - math.log(dt_min)
         self.log_dt = nn.Parameter(torch.rand(channels) * span + math.log(dt_min))
         self.w = nn.Parameter(torch.view_as_real(w).clone())
