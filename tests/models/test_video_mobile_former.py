@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trecvit_dense.checkpoints.mobile_former_names import inflate_mobile_former
 from trecvit_dense.models.backbones.mobile_former import SIZES
 from trecvit_dense.models.backbones.video_mobile_former import VARIANTS, to_frames
+from trecvit_dense.models.layers.space_time_conv import SpaceTimeConv
 from trecvit_dense.registry import MODELS, use_scope
 from trecvit_dense.structures import VideoSample
 
@@ -226,6 +227,20 @@ def test_every_parameter_learns(options: dict) -> None:
         zero = [name for name, parameter in model.named_parameters() if not parameter.grad.abs().max() > 0]
         assert not zero
     assert all(not torch.equal(dict(model.named_buffers())[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('causal', [False, True])
+def test_training_and_inference_convolve_alike(causal: bool, stride: int) -> None:
+    """On a CPU they take different ways."""
+    conv = SpaceTimeConv(6, 6, groups=6, temporal_kernel=3, temporal_stride=stride, stride=2, causal=causal)
+    x = torch.randn(2, 6, 5, 8, 10)
+    trained, past = conv(x)
+    with torch.no_grad():
+        wanted, wanted_past = conv(x)
+    assert trained.shape == wanted.shape == (2, 6, 5 if stride == 1 else 3, 4, 5)
+    assert torch.allclose(trained, wanted, atol=1e-6)
+    assert (past is None and wanted_past is None) or torch.equal(past, wanted_past)
 
 
 def test_average_pooling_works_too() -> None:

@@ -1,7 +1,7 @@
 """Names of the official Mobile-Former weights and ours, and image weights in the video model.
 
-The authors' names are those of torch; only the space-time kernels have one more dimension with us, of length 1 in an
-image model. A video model of their own has no public weights.
+The authors' names are those of torch; only kernels over space have one more dimension with us, of length 1 in an image
+model. No weights of the video model are public.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def mobile_former_rules(kinds: Iterable[str]) -> list[Rule]:
     for index, kind in enumerate(kinds):
         ours, official = f'{_BACKBONE}blocks.{index}.', f'features.{index}.'
         for name, (kernel, norm) in _CONVOLUTIONS[kind].items():
-            rules += _convolution(ours + name, official + kernel, official + norm)
+            make = _convolution if name.startswith('depthwise') else _pointwise
+            rules += make(ours + name, official + kernel, official + norm)
         for name, slopes in _SLOPES[kind].items():
             for layer in (0, 2):
                 rules += _affine(f'{ours}{name}.hyper.{layer}', f'{official}{slopes}.hyper.{layer}')
@@ -70,7 +71,7 @@ def mobile_former_rules(kinds: Iterable[str]) -> list[Rule]:
             rules += _affine(ours + name, official + other)
     for name, other in _TO_FORMER.items():
         rules += _affine(f'{_BACKBONE}to_former.{name}', f'local_global.{other}')
-    rules += _convolution(f'{_HEAD}expand', 'classifier.conv.1', 'classifier.conv.2')
+    rules += _pointwise(f'{_HEAD}expand', 'classifier.conv.1', 'classifier.conv.2')
     rules += _affine(f'{_HEAD}pre_logits', 'classifier.fc.0')
     rules += _norm(f'{_HEAD}norm', 'classifier.fc.1')
     return rules + _affine(f'{_HEAD}classifier', 'classifier.classifier.1')
@@ -84,7 +85,12 @@ def _norm(ours: str, official: str) -> list[Rule]:
     return [same(f'{ours}.{part}', f'{official}.{part}') for part in _NORM]
 
 
+def _pointwise(ours: str, kernel: str, norm: str) -> list[Rule]:
+    return [same(f'{ours}.conv.weight', f'{kernel}.weight'), *_norm(f'{ours}.norm', norm)]
+
+
 def _convolution(ours: str, kernel: str, norm: str) -> list[Rule]:
+    """A kernel ``(O, I, 3, 3)`` to ``(O, I, 1, 3, 3)``, and its norm."""
     rule = Rule(
         f'{ours}.conv.weight',
         (f'{kernel}.weight',),

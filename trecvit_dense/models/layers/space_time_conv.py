@@ -73,8 +73,21 @@ class SpaceTimeConv(nn.Module):
             y = F.conv2d(frames, self.weight[:, :, 0], stride=self.stride, padding=space, groups=self.groups)
             return y.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
         time = 0 if self.causal else self.temporal_kernel // 2
+        if self.weight.shape[0] == self.groups and torch.is_grad_enabled() and x.device.type == 'cpu':
+            return self._sum_of_taps(F.pad(x, (0, 0, 0, 0, time, time)))
         strides = (self.temporal_stride, self.stride, self.stride)
         return F.conv3d(x, self.weight, stride=strides, padding=(time, space, space), groups=self.groups)
+
+    def _sum_of_taps(self, x: Tensor) -> Tensor:
+        """The same for depthwise kernels in training on a CPU, where the gradient in 3D takes three times as long."""
+        images, total = x.transpose(1, 2), None  # (B, T, C, H, W)
+        frames = images.shape[1] - self.temporal_kernel + 1
+        for tap in range(self.temporal_kernel):
+            part = images[:, tap : tap + frames : self.temporal_stride].flatten(0, 1)
+            kernel = self.weight[:, :, tap]
+            y = F.conv2d(part, kernel, stride=self.stride, padding=self.kernel // 2, groups=self.groups)
+            total = y if total is None else total + y
+        return total.unflatten(0, (x.shape[0], -1)).transpose(1, 2)
 
     def extra_repr(self) -> str:
         out_channels, in_channels = self.weight.shape[0], self.weight.shape[1] * self.groups
@@ -97,11 +110,15 @@ class ConvNorm(nn.Module):
         return self.norm(y), past
 
 
-class Pointwise(nn.Sequential):
+class Pointwise(nn.Module):
     """1x1x1 convolution and batch norm: a plain module, since it has no past."""
 
     def __init__(self, in_channels: int, out_channels: int, *, groups: int = 1) -> None:
         super().__init__()
-        self.add_module('conv', nn.Conv3d(in_channels, out_channels, 1, groups=groups, bias=False))
-        self.add_module('norm', nn.BatchNorm3d(out_channels))
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
         nn.init.normal_(self.conv.weight, std=math.sqrt(2.0 / out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.flatten(2, 3)  # (B, C, T * H, W): the frames of a clip as one tall image, faster than in 3D on a CPU
+        return self.norm(self.conv(y)).unflatten(2, x.shape[2:4])
