@@ -4,7 +4,7 @@
 #
 # Then any recipe on this backbone starts from its weights with one line:
 #
-#   tools/train.py configs/vos_trecvit.py --cfg-options +pretrained.backbone=work_dirs/pretrain_mae_trecvit/iter_1200.pth
+#  tools/train.py configs/vos_trecvit.py --cfg-options +pretrained.backbone=work_dirs/pretrain_mae_trecvit/iter_1200.pth
 #
 # Hardware and time: two CPU cores, within 15 minutes; docs/pretraining.md says what was measured and what is ours.
 # Expected: mse of hidden patches below 1, which painting each patch's own mean costs, and below both copies;
@@ -51,9 +51,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DrawSampler'),
     collate_fn=dict(type='pseudo_collate'),
-    dataset=dict(
-        type='SyntheticVideoDataset', length=100000, size=(96, 96), num_frames=8, num_points=1, split='train'
-    ),
+    dataset=dict(type='SyntheticVideoDataset', length=100000, size=(96, 96), num_frames=8, num_points=1, split='train'),
 )
 val_dataloader = dict(
     batch_size=1,

@@ -1,4 +1,4 @@
-"""Masked pre-training: what is hidden, targets, loss, gradients, learning, metric, picture, and what cannot be built."""
+"""Masked pre-training: what is hidden, targets, loss, gradients, metric, picture, and what cannot be built."""
 
 from __future__ import annotations
 

@@ -54,12 +54,12 @@ def recall_errors(
     """
     truth = truth.astype(np.float64)
     running = truth.cumsum(axis=0) / np.arange(1, len(truth) + 1)[:, None, None]  # of what has been seen so far
-    rows: dict[int, list[tuple[float, float, float]]] = {}
+    rows: dict[int, list[list[float]]] = {}
     for frame, index in np.argwhere(asked >= 0):
         if frame >= first:
             wanted = truth[asked[frame, index]]
             guesses = (patches[frame, index], running[frame], truth[frame])
-            rows.setdefault(int(frame - asked[frame, index]), []).append(tuple(_mse(x, wanted) for x in guesses))
+            rows.setdefault(int(frame - asked[frame, index]), []).append([_mse(x, wanted) for x in guesses])
     names = ('model', 'mean_frame', 'copy_current')
     return {d: dict(zip(names, np.mean(rows[d], axis=0).tolist(), strict=True)) for d in sorted(rows)}
 

@@ -124,9 +124,7 @@ def _plan(patch_mask: Tensor, state: RecurrentState | None, *, hides: bool) -> H
     else:
         before = state.get(_SEEN, torch.ones_like(wanted))
         if before.shape != wanted.shape:
-            raise ValueError(
-                f'state holds {before.shape[1]} rows, this call {wanted.shape[1]}; keep the frame size'
-            )
+            raise ValueError(f'state holds {before.shape[1]} rows, this call {wanted.shape[1]}; keep the frame size')
     partly = not bool(visible.all())
     first = visible & (visible.int().cumsum(dim=1) == 1) & ~before.gather(1, rows)[:, None]
     # Without a state the first frame is a fresh start by itself, and no row starts later unless it was hidden.

@@ -117,9 +117,10 @@ class MaskedAutoencoderHead(Head):
             decoder_dim, depth=decoder_depth, num_heads=decoder_heads, mlp_dim=decoder_mlp or 4 * decoder_dim
         )
         self.paint = nn.Linear(decoder_dim, patch[0] * patch[1] * 3)
-        for linear in (self.enter, self.paint):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        nn.init.xavier_uniform_(self.enter.weight)
+        nn.init.normal_(self.paint.weight, std=0.02)  # begins near the mean of each patch
+        nn.init.zeros_(self.enter.bias)
+        nn.init.zeros_(self.paint.bias)
 
     # ------------------------------------------------------------------------------------------------- hiding
 

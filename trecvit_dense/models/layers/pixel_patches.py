@@ -19,9 +19,7 @@ def patch_grid(
         raise ValueError(f'{who} predicts whole patches of pixels, but the tokens are {tuple(stride)} px apart')
     grid = (input_size[0] // patch[0], input_size[1] // patch[1])
     if 0 in grid:
-        raise ValueError(
-            f'a frame of {input_size[0]}x{input_size[1]} px has no whole patch of {patch}; enlarge it'
-        )
+        raise ValueError(f'a frame of {input_size[0]}x{input_size[1]} px has no whole patch of {patch}; enlarge it')
     return grid, patch
 
 
