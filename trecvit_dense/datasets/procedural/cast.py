@@ -50,6 +50,8 @@ _PARTS = {
 MOTION_CLASSES = tuple(_PARTS)
 """Names of the class labels: direction and speed, sense of rotation, order of two movements."""
 _SHEETS = 96  # textures of the ground in the pool of a split, and as many of actors
+_LARGER = {'turning': 1.3, 'corner': 1.15}  # in all classes; what they do is harder to see
+_TURNING_SHAPES = tuple(shape for shape in SHAPES if shape not in ('ring', 'ellipse'))
 _TILT = 0.15  # radians, at most, by which lines are off the horizontal and the vertical
 
 
@@ -131,7 +133,7 @@ def _actor(rng: Generator, spec: CastSpec, role: str) -> Actor:
     along = steps / (spec.num_frames - 1) * reach
     offset, angle = np.zeros((spec.num_frames, 2)), np.zeros(spec.num_frames)
     tilt, flips = rng.uniform(-_TILT, _TILT), rng.choice([-1, 1], 2)
-    size = rng.uniform(0.13, 0.2)
+    size = rng.uniform(0.13, 0.2) * _LARGER.get(role, 1)
     if role == 'corner':
         bend = reach * (spec.num_frames // 2) / (spec.num_frames - 1)
         offset = 1.25 * flips * np.stack([np.minimum(along, bend), np.maximum(along - bend, 0)], axis=1)
@@ -145,7 +147,7 @@ def _actor(rng: Generator, spec: CastSpec, role: str) -> Actor:
     cosine, sine = np.cos(tilt), np.sin(tilt)
     offset = offset @ np.array([[cosine, sine], [-sine, cosine]])
     start = rng.uniform(0, 1, 2) * (spec.size[1], spec.size[0])
-    radius = size * min(spec.side, 1.6 * min(spec.size))  # no larger than the torus, in long frames either
+    radius = size * min(spec.side, 1.3 * min(spec.size))  # no larger than the torus, in long frames either
     return Actor(role, start + offset, rng.uniform(0, 2 * np.pi) + angle, radius)
 
 
@@ -179,7 +181,8 @@ def _ground(rng: Generator, spec: CastSpec, shake: np.ndarray) -> Layer:
 
 def _sprite(rng: Generator, spec: CastSpec, actor: Actor) -> np.ndarray:
     """``(side, side, 4)`` uint8, colour premultiplied by alpha."""
-    alpha = silhouette(rng, SHAPES[rng.integers(len(SHAPES))], actor.radius)
+    shapes = _TURNING_SHAPES if actor.role == 'turning' else SHAPES  # those that may be round do not show it
+    alpha = silhouette(rng, shapes[rng.integers(len(shapes))], actor.radius)
     colour = _material(rng, spec, alpha.shape, ground=False) * relief(rng, alpha)[..., None]
     sprite = np.empty((*alpha.shape, 4), np.uint8)
     sprite[..., :3] = np.clip(colour, 0, 255) * (alpha * np.float32(1 / 255))[..., None]
@@ -189,7 +192,7 @@ def _sprite(rng: Generator, spec: CastSpec, actor: Actor) -> np.ndarray:
 
 def _material(rng: Generator, spec: CastSpec, shape: tuple[int, int], *, ground: bool) -> np.ndarray:
     """A piece ``(h, w, 3)`` float32 in [0, 255] of a texture of the pool."""
-    side = max(spec.size) + 24 if ground else int(0.5 * spec.side) + 12
+    side = max(spec.size) + 24 if ground else int(0.6 * spec.side) + 12
     sheet = np.rot90(_sheet(spec.split, side, int(rng.integers(_SHEETS)), ground), int(rng.integers(4)))
     top, left = rng.integers(0, side - np.array(shape) + 1)
     piece = sheet[top : top + shape[0], left : left + shape[1]][:, :: int(rng.choice([-1, 1]))]
