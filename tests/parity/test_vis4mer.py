@@ -157,7 +157,9 @@ def compare_initial(golden: Golden, layer: S4Layer) -> None:
     corrected = torch.stack([c.float(), kernel.C[:, 1]], dim=1)
     close(corrected, golden, 'init/C_length_corrected')
     kernel.C.copy_(corrected)
-    close(kernel(), golden, 'init/kernel_length_corrected')
+    kernel.official_odd_length = True
+    samples = golden['init/kernel_length_corrected'].shape[1]
+    close(kernel()[:, :samples], golden, 'init/kernel_length_corrected')
     fresh = S4Kernel(kernel.channels, kernel.length, d_state=kernel.d_state)
     order = descending(golden['init/kernel.krylov.w'])
     np.testing.assert_allclose(to_numpy(fresh.w), golden['init/kernel.krylov.w'][order], atol=5e-4)

@@ -107,11 +107,11 @@ class S4Kernel(nn.Module):
         total = self.length
         while total < length:
             total *= 2
-        return self._keep('taps', total, lambda: self._taps(total))[:, :length]
+        return self._keep('taps', (total, self.exact), lambda: self._taps(total))[:, :length]
 
     def spectrum(self, length: int, points: int) -> Tensor:
         """``rfft`` of the first ``length`` taps, zero-padded to ``points``: ``(H, points / 2 + 1)`` complex."""
-        return self._keep('spectrum', (length, points), lambda: torch.fft.rfft(self(length), points))
+        return self._keep('spectrum', (length, points, self.exact), lambda: torch.fft.rfft(self(length), points))
 
     def _taps(self, total: int) -> Tensor:
         with full_precision(self.log_dt.device):
