@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trecvit_dense.checkpoints.mobile_former_names import inflate_mobile_former
-from trecvit_dense.models.backbones.mobile_former import SIZES
+from trecvit_dense.models.backbones.mobile_former_sizes import SIZES
 from trecvit_dense.models.backbones.video_mobile_former import VARIANTS, to_frames
 from trecvit_dense.models.layers.space_time_conv import SpaceTimeConv
 from trecvit_dense.registry import MODELS, use_scope
@@ -193,6 +193,21 @@ def test_levels(options: dict) -> None:
         assert level.grid == (grid, grid) and level.stride == stride
         assert level.tokens.shape == (2, 5, grid**2, channels)
     assert features.class_token.shape == (2, 5, 32)
+
+
+@pytest.mark.parametrize('options', [{}, dict(causal=True), dict(causal=True, stem_temporal_stride=2)])
+@torch.no_grad()
+def test_without_class_token(options: dict) -> None:
+    """The last bridge is not there, and all levels are as they were."""
+    head = dict(type='ClassificationHead', num_classes=5, rep_size=None, pool='gap')
+    bare = build(dict(type='VideoMobileFormer', class_token=False, **SMALL, **options), head=head).backbone
+    whole = small(**options).backbone
+    fitted, notes = bare.fit_weights(whole.state_dict())
+    assert notes == ['to_former: left out (class_token=False)']
+    bare.load_state_dict(fitted)
+    found, wanted = bare(clip(3))[0], whole(clip(3))[0]
+    assert found.class_token is None and bare.class_token_dim is None
+    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(found.levels, wanted.levels, strict=True))
 
 
 @torch.no_grad()

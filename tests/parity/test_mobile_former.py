@@ -50,7 +50,8 @@ def build(golden: Golden, video: dict[str, Any] | None = None) -> VideoPerceiver
 def _rows(rows: np.ndarray) -> list[list]:
     """``(lite?, e1, out, stride, e2)`` of the file in our words."""
     return [
-        ['first' if not e2 else 'lite' if lite else 'dna', e1, out, s, e2] for lite, e1, out, s, e2 in rows.tolist()
+        ['first' if not e2 or e1 == 1 else 'lite' if lite else 'dna', e1, out, s, e2]
+        for lite, e1, out, s, e2 in rows.tolist()
     ]
 
 

@@ -146,7 +146,7 @@ def mobile_former_to_official(state_dict: Mapping[str, Tensor]) -> dict[str, np.
 
 def _config(arrays: Arrays, options: dict[str, Any]) -> dict[str, Any]:
     """Config of the image model with its classifier, where the file has one."""
-    from trecvit_dense.models.backbones.mobile_former import SIZES
+    from trecvit_dense.models.backbones.mobile_former_sizes import SIZES
 
     name = _size_of(arrays)
     size = SIZES[name]
@@ -163,7 +163,7 @@ def _config(arrays: Arrays, options: dict[str, Any]) -> dict[str, Any]:
 
 def _size_of(arrays: Arrays) -> str:
     """Name of the size. Strides leave no trace in the shapes of weights, so it has to be one of the authors' own."""
-    from trecvit_dense.models.backbones.mobile_former import SIZES
+    from trecvit_dense.models.backbones.mobile_former_sizes import SIZES
 
     shape, stem = arrays['tokens.weight'].shape, arrays['stem.0.weight'].shape[0]
     kinds, channels = official_kinds(arrays), _channels(arrays)

@@ -7,71 +7,18 @@ takes clips, for :class:`.VideoMobileFormer`; with temporal kernels of 1 and one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from trecvit_dense.models.backbones.mobile_former_sizes import Row, Size, resolve_size
 from trecvit_dense.models.layers.global_tokens import MobileToFormer
 from trecvit_dense.models.layers.mobile_former import FirstBlock, InvertedBlock, LiteBlock
 from trecvit_dense.models.layers.space_time_conv import ConvNorm
-from trecvit_dense.registry import MODELS, nearest
+from trecvit_dense.registry import MODELS
 from trecvit_dense.structures import FeatureLevel, Features, PromptGroup, RecurrentState
 
-Row = tuple[str, int, int, int, int]  # kind, expansion, channels out, stride, second expansion of 'lite'
-KINDS = ('first', 'lite', 'dna')
 _FINEST_LEVEL = 4  # pixels
-
-
-@dataclass(frozen=True)
-class Size:
-    """One size: channels of the stem, global tokens and their width, width of the classifier, groups, blocks."""
-
-    stem_channels: int
-    num_tokens: int
-    token_dim: int
-    rep_size: int
-    rows: tuple[Row, ...]
-    groups: int = 1
-
-
-def _first(expand: int, channels: int, stride: int = 1) -> Row:
-    return 'first', expand, channels, stride, 0
-
-
-def _lite(channels: int) -> Row:
-    return 'lite', 6, channels, 2, 4
-
-
-def _dna(expand: int, channels: int) -> Row:
-    return 'dna', expand, channels, 1, 0
-
-
-# fmt: off
-_ROWS_52M = (
-    _first(3, 12, 2), _dna(3, 12), _lite(24), _dna(3, 24), _lite(48), _dna(4, 48), _dna(6, 64), _lite(96), _dna(6, 96),
-)
-# The authors' names: their multiply-adds at 224 x 224.
-SIZES: dict[str, Size] = {
-    '508M': Size(24, 6, 192, 1920, (
-        _first(2, 24), _lite(40), _dna(3, 40), _lite(72), _dna(3, 72), _lite(128), _dna(4, 128), _dna(6, 176),
-        _dna(6, 176), _lite(240), _dna(6, 240), _dna(6, 240))),
-    '294M': Size(16, 6, 192, 1920, (
-        _first(2, 16), _lite(24), _dna(4, 24), _lite(48), _dna(4, 48), _lite(96), _dna(4, 96), _dna(6, 128),
-        _dna(6, 128), _lite(192), _dna(6, 192), _dna(6, 192))),
-    '214M': Size(12, 6, 192, 1600, (
-        _first(2, 12), _lite(20), _dna(3, 20), _lite(40), _dna(4, 40), _lite(80), _dna(4, 80), _dna(6, 112),
-        _dna(6, 112), _lite(160), _dna(6, 160), _dna(6, 160))),
-    '151M': Size(12, 6, 192, 1280, (
-        _first(2, 12), _lite(16), _dna(3, 16), _lite(32), _dna(3, 32), _lite(64), _dna(4, 64), _dna(6, 88),
-        _dna(6, 88), _lite(128), _dna(6, 128), _dna(6, 128))),
-    '96M': Size(12, 4, 128, 1280, (
-        _first(2, 12), _lite(16), _lite(32), _dna(3, 32), _lite(64), _dna(4, 64), _dna(6, 88), _lite(128),
-        _dna(6, 128))),
-    '52M': Size(8, 3, 128, 1024, _ROWS_52M),
-    '26M': Size(8, 3, 128, 1024, _ROWS_52M, groups=4),
-}
-# fmt: on
 
 
 class MobileFormerTrunk(nn.Module):
@@ -79,6 +26,8 @@ class MobileFormerTrunk(nn.Module):
 
     Args:
         size: What to build.
+        class_token: Give the first token after the last bridge. False leaves that bridge out, for heads that read
+            levels alone.
         out_strides: Strides, in pixels, whose last maps become levels, ascending, the coarsest included; None: all
             from 4 on.
         drop_path_rate: Stochastic depth of the last block, growing linearly.
@@ -89,7 +38,7 @@ class MobileFormerTrunk(nn.Module):
 
     Attributes:
         embed_dim: Channels of the last level.
-        class_token_dim: Width of the class token, which is the first global token.
+        class_token_dim: Width of the class token, which is the first global token; None: there is none.
         out_channels, strides: Of every level.
 
     Raises:
@@ -103,6 +52,7 @@ class MobileFormerTrunk(nn.Module):
         self,
         size: Size,
         *,
+        class_token: bool = True,
         out_strides: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
         temporal_kernel: int | Sequence[int] = 1,
@@ -125,11 +75,10 @@ class MobileFormerTrunk(nn.Module):
             memory = dict(decay=token_decay, drop_path=drop_path_rate * (index + 1) / len(size.rows))
             self.blocks.append(_block(row, width, size, time, memory))
             width = row[2]
-        self.to_former = MobileToFormer(
-            width, size.token_dim, causal=recurrent, decay=token_decay, drop_path=drop_path_rate
-        )
+        last = dict(causal=recurrent, decay=token_decay, drop_path=drop_path_rate)
+        self.to_former = MobileToFormer(width, size.token_dim, **last) if class_token else None
         self.level_blocks = self._level_blocks(out_strides)
-        self.embed_dim, self.class_token_dim = width, size.token_dim
+        self.embed_dim, self.class_token_dim = width, size.token_dim if class_token else None
         self.out_channels = tuple(size.rows[index][2] for index in self.level_blocks)
         self.strides = tuple((self.block_strides[index],) * 2 for index in self.level_blocks)
 
@@ -168,8 +117,10 @@ class MobileFormerTrunk(nn.Module):
             new_state.put(name, carried)
             if index in self.level_blocks:
                 maps.append(x)
-        tokens, carried = self.to_former(x, tokens, state.scope('to_former') if state else None)
-        return maps, tokens, new_state.put('to_former', carried)
+        if self.to_former is not None:
+            tokens, carried = self.to_former(x, tokens, state.scope('to_former') if state else None)
+            new_state.put('to_former', carried)
+        return maps, tokens, new_state
 
     def check(self, video: Tensor, prompts: list[PromptGroup] | None) -> None:
         """Refuse what the trunk cannot take."""
@@ -190,7 +141,7 @@ class MobileFormerTrunk(nn.Module):
         for x, stride in zip(maps, self.strides, strict=True):
             dense = x.permute(0, 2, 3, 4, 1).flatten(2, 3)  # (B, T, h * w, C)
             levels.append(FeatureLevel(dense, tuple(x.shape[-2:]), stride))
-        return Features(tuple(levels), tokens)
+        return Features(tuple(levels), tokens if self.class_token_dim else None)
 
 
 @MODELS.register_module()
@@ -209,7 +160,7 @@ class MobileFormer(MobileFormerTrunk):
         rows: Blocks ``(kind, expansion, channels, stride, second expansion)``; kinds are ``'first'`` (no tokens),
             ``'lite'`` and ``'dna'``. Only ``'lite'`` has a second expansion; it is 0 for the others.
         groups: Of the pointwise convolutions.
-        out_strides, drop_path_rate: See :class:`MobileFormerTrunk`.
+        class_token, out_strides, drop_path_rate: See :class:`MobileFormerTrunk`.
 
     Raises:
         ValueError: an unknown size, or sizes that do not fit each other.
@@ -226,11 +177,13 @@ class MobileFormer(MobileFormerTrunk):
         token_dim: int | None = None,
         rows: Sequence[Row] | None = None,
         groups: int | None = None,
+        class_token: bool = True,
         out_strides: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
         fields = dict(stem_channels=stem_channels, num_tokens=num_tokens, token_dim=token_dim, rows=rows, groups=groups)
-        super().__init__(resolve_size(size, **fields), out_strides=out_strides, drop_path_rate=drop_path_rate)
+        options = dict(class_token=class_token, out_strides=out_strides, drop_path_rate=drop_path_rate)
+        super().__init__(resolve_size(size, **fields), **options)
 
     def forward(
         self,
@@ -248,38 +201,6 @@ class MobileFormer(MobileFormerTrunk):
 
 
 # ------------------------------------------------------------------------------------------------------ building
-
-
-def resolve_size(name: str | None, **fields: object) -> Size:
-    """A named size with the fields that are not None in place of its own.
-
-    Raises:
-        ValueError: an unknown name; a field missing where there is no name; fields that do not fit each other.
-    """
-    if name is not None and name not in SIZES:
-        raise ValueError(f"'{name}' is no size of Mobile-Former; known: {', '.join(SIZES)}{nearest(name, list(SIZES))}")
-    fields = {key: value for key, value in fields.items() if value is not None}
-    if 'rows' in fields:
-        fields['rows'] = tuple(tuple(row) for row in fields['rows'])
-    missing = [key for key in ('stem_channels', 'num_tokens', 'token_dim', 'rows') if key not in fields]
-    if name is None and missing:
-        raise ValueError(f"a Mobile-Former without a named size needs {', '.join(missing)}; or say size='96M'")
-    size = replace(SIZES[name], **fields) if name else Size(rep_size=0, **fields)
-    _check_size(size)
-    return size
-
-
-def _check_size(size: Size) -> None:
-    for row in size.rows:
-        if len(row) != 5 or row[0] not in KINDS:
-            raise ValueError(f'{row} is no block; wanted (kind, expansion, channels, stride, second expansion), '
-                             f'the kind one of {", ".join(KINDS)}')  # fmt: skip
-        if row[3] not in (1, 2) or row[2] % 2 or row[2] % size.groups:
-            raise ValueError(f'block {row}: wanted a stride of 1 or 2, and even channels that are a multiple of '
-                             f'the {size.groups} groups')  # fmt: skip
-    if not size.rows or size.num_tokens < 1 or size.token_dim % 4:
-        raise ValueError(f'{len(size.rows)} blocks, {size.num_tokens} tokens of width {size.token_dim}; wanted at '
-                         f'least one block and one token, of a width that is a multiple of 4')  # fmt: skip
 
 
 def _block_strides(rows: Sequence[Row]) -> list[int]:

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from trecvit_dense.models.backbones.mobile_former import SIZES, MobileFormerTrunk, Row, resolve_size
+from trecvit_dense.models.backbones.mobile_former import MobileFormerTrunk
+from trecvit_dense.models.backbones.mobile_former_sizes import SIZES, Row, resolve_size
 from trecvit_dense.models.backbones.sliding_window import SlidingWindow
 from trecvit_dense.registry import MODELS, nearest
 from trecvit_dense.structures import Features, PromptGroup, RecurrentState
@@ -70,7 +71,7 @@ class VideoMobileFormer(MobileFormerTrunk):
         causal: See above.
         token_decay: Causal only: factor of a frame's weight with every later frame, above 0; 1 never forgets.
         window: Not causal only: frames of the clip that is run for every frame. None: whole clips.
-        out_strides, drop_path_rate: See :class:`.MobileFormerTrunk`.
+        class_token, out_strides, drop_path_rate: See :class:`.MobileFormerTrunk`.
 
     Attributes:
         clip_shape: ``(frames, pixels)`` that the name of the size stands for; None for a size of the parent.
@@ -99,6 +100,7 @@ class VideoMobileFormer(MobileFormerTrunk):
         causal: bool = False,
         token_decay: float = 1.0,
         window: int | None = None,
+        class_token: bool = True,
         out_strides: Sequence[int] | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
@@ -106,6 +108,7 @@ class VideoMobileFormer(MobileFormerTrunk):
         fields = dict(stem_channels=stem_channels, num_tokens=num_tokens, token_dim=token_dim, rows=rows, groups=groups)
         super().__init__(
             resolve_size(_parent(size), **fields),
+            class_token=class_token,
             out_strides=out_strides,
             drop_path_rate=drop_path_rate,
             temporal_kernel=temporal_kernel,
@@ -156,6 +159,9 @@ class VideoMobileFormer(MobileFormerTrunk):
         if slices not in ('centre', 'mean'):
             raise ValueError(f"slices is '{slices}'; wanted 'centre' or 'mean'")
         fitted, notes, own, spans = dict(state), [], self.state_dict(), []
+        if self.to_former is None:
+            fitted = {name: value for name, value in state.items() if not name.startswith('to_former.')}
+            notes += ['to_former: left out (class_token=False)'] if len(fitted) < len(state) else []
         for name in sorted(state.keys() & own.keys()):
             value, wanted = state[name], own[name]
             if value.shape == wanted.shape:
