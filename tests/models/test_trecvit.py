@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from trecvit_dense.models.backbones.trecvit import VARIANTS, TRecViT
+from trecvit_dense.models.backbones.trecvit import TRecViT
+from trecvit_dense.models.backbones.vit_family import VARIANTS
 from trecvit_dense.models.heads.classification import merge_clips, split_clips
 from trecvit_dense.models.layers import interpolate_table, sincos2d
 from trecvit_dense.registry import MODELS

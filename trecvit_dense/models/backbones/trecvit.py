@@ -23,28 +23,12 @@ from trecvit_dense.models.backbones.token_streams import (
     read_state,
     write_state,
 )
+from trecvit_dense.models.backbones.vit_family import build_position, check_out_indices, pair, resolve_sizes
 from trecvit_dense.models.layers.attention import SpatialBlock
-from trecvit_dense.models.layers.embedding import ConvStem, LearnedPosition, PatchEmbed, SinCosPosition
+from trecvit_dense.models.layers.embedding import ConvStem, PatchEmbed
 from trecvit_dense.models.layers.recurrent_block import RecurrentBlock
-from trecvit_dense.registry import MODELS, nearest
+from trecvit_dense.registry import MODELS
 from trecvit_dense.structures import FeatureLevel, Features, PromptGroup, RecurrentState
-
-# name: (embed_dim, depth, mlp_dim, num_heads), the ViT family of big_vision
-VARIANTS: dict[str, tuple[int, int, int, int]] = {
-    'mu': (32, 1, 128, 2),
-    'Ti': (192, 12, 768, 3),
-    'S': (384, 12, 1536, 6),
-    'M': (512, 12, 2048, 8),
-    'B': (768, 12, 3072, 12),
-    'L': (1024, 24, 4096, 16),
-    'So400m': (1152, 27, 4304, 16),
-    'H': (1280, 32, 5120, 16),
-    'g': (1408, 40, 6144, 16),
-    'g-opt': (1536, 40, 6144, 16),
-    'G': (1664, 48, 8192, 16),
-    'G-opt': (1536, 48, 8192, 16),
-    'e': (1792, 56, 15360, 16),
-}
 
 
 class TRecViTBlock(nn.Module):
@@ -158,16 +142,18 @@ class TRecViT(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        embed_dim, depth, num_heads, mlp_dim, patch = _sizes(variant, embed_dim, depth, num_heads, mlp_dim, patch_size)
+        embed_dim, depth, num_heads, mlp_dim, patch = resolve_sizes(
+            'TRecViT', variant, embed_dim, depth, num_heads, mlp_dim, patch_size
+        )
         self.embed_dim, self.depth, self.num_heads, self.mlp_dim = embed_dim, depth, num_heads, mlp_dim
         self.patch_size = patch
         self.lru_width = lru_width or embed_dim * state_multiplier
         self.conv_width = conv_width
         self.checkpointing = checkpointing
-        self.out_indices = _check_out_indices(out_indices, depth)
+        self.out_indices = check_out_indices(out_indices, depth)
 
         self.patch_embed = _build_stem(stem, embed_dim, patch, stem_channels, stem_levels)
-        self.position = _build_position(position, embed_dim, patch, _pair(image_size))
+        self.position = build_position(position, embed_dim, patch, pair(image_size))
         self.class_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
         self.class_token_dim = embed_dim if class_token else None
         self.blocks = nn.ModuleList()
@@ -294,50 +280,6 @@ def _check_no_prompts(prompts: list[PromptGroup] | None) -> None:
 # ------------------------------------------------------------------------------------------------------ building
 
 
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or any(not isinstance(value, int) or value < 1 for value in pair):
-        raise ValueError(f'{size} is no size; wanted a positive int or (height, width)')
-    return pair
-
-
-def _sizes(
-    variant: str | None,
-    embed_dim: int | None,
-    depth: int | None,
-    num_heads: int | None,
-    mlp_dim: int | None,
-    patch_size: int | Sequence[int] | None,
-) -> tuple[int, int, int, int, tuple[int, int]]:
-    """``embed_dim, depth, num_heads, mlp_dim, patch_size`` of a variant with overrides."""
-    if variant is not None:
-        name, _, patch = variant.partition('/')
-        if name not in VARIANTS:
-            known = list(VARIANTS)
-            raise ValueError(f"'{variant}' is no TRecViT variant; known: {', '.join(known)}{nearest(name, known)}")
-        if patch:
-            if not patch.isdigit() or int(patch) < 1:
-                raise ValueError(f"variant '{variant}': behind '/' stands the patch size in pixels, e.g. '{name}/16'")
-            if patch_size is not None and _pair(patch_size) != _pair(int(patch)):
-                raise ValueError(f"variant '{variant}' and patch_size {patch_size} disagree; give one of them")
-            patch_size = int(patch)
-        width, blocks, hidden, heads = VARIANTS[name]
-        if embed_dim is None and mlp_dim is None:
-            mlp_dim = hidden
-        embed_dim, depth, num_heads = embed_dim or width, depth or blocks, num_heads or heads
-    missing = [name for name, value in dict(embed_dim=embed_dim, depth=depth, num_heads=num_heads).items() if not value]
-    if missing:
-        raise ValueError(f"{' and '.join(missing)} missing: name a variant, e.g. variant='B', or give all three")
-    return embed_dim, depth, num_heads, mlp_dim or 4 * embed_dim, _pair(16 if patch_size is None else patch_size)
-
-
-def _check_out_indices(out_indices: Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    chosen = [depth - 1] if out_indices is None else [i + depth if i < 0 else i for i in out_indices]
-    if not chosen or chosen != sorted(set(chosen)) or chosen[0] < 0 or chosen[-1] != depth - 1:
-        raise ValueError(f'out_indices is {out_indices}; wanted ascending block numbers that end with {depth - 1}')
-    return tuple(chosen)
-
-
 def _build_stem(
     stem: str, embed_dim: int, patch: tuple[int, int], channels: Sequence[int] | None, levels: Sequence[int]
 ) -> nn.Module:
@@ -346,14 +288,3 @@ def _build_stem(
     if stem == 'conv':
         return ConvStem(embed_dim, patch, channels=tuple(channels) if channels else None, levels=tuple(levels))
     raise ValueError(f"stem is '{stem}'; wanted 'patch' or 'conv'")
-
-
-def _build_position(position: str, embed_dim: int, patch: tuple[int, int], image_size: tuple[int, int]) -> nn.Module:
-    if position == 'sincos2d':
-        return SinCosPosition(embed_dim)
-    if position != 'learned':
-        raise ValueError(f"position is '{position}'; wanted 'learned' or 'sincos2d'")
-    grid = (image_size[0] // patch[0], image_size[1] // patch[1])
-    if 0 in grid:
-        raise ValueError(f'image_size {image_size} is smaller than one patch of {patch}; enlarge it')
-    return LearnedPosition(grid, embed_dim)

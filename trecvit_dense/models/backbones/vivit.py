@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trecvit_dense.models.backbones.sliding_window import SlidingWindow
-from trecvit_dense.models.backbones.trecvit import VARIANTS
+from trecvit_dense.models.backbones.vit_family import check_out_indices, find_variant, pair
 from trecvit_dense.models.layers.attention import SpatialBlock
 from trecvit_dense.models.layers.embedding import lecun_normal_
-from trecvit_dense.registry import MODELS, nearest
+from trecvit_dense.registry import MODELS
 from trecvit_dense.structures import FeatureLevel, Features, PromptGroup, RecurrentState
 
 Grid = tuple[int, int, int]  # tubelets along time, rows, columns
@@ -78,8 +78,8 @@ class ViViT(nn.Module):
     A clip whose length is no multiple of the tubelet's goes on with its last frame until it is.
 
     Args:
-        variant: ``'B/16x2'``: a size of the ViT family (see :data:`.trecvit.VARIANTS`), pixels and frames of a tubelet;
-            ``'B'`` alone is ``'B/16x2'``. The single fields below override it.
+        variant: ``'B/16x2'``: a size of the ViT family (see :data:`.vit_family.VARIANTS`), pixels and frames of a
+            tubelet; ``'B'`` alone is ``'B/16x2'``. The single fields below override it.
         embed_dim: Token width ``C``.
         depth: Number of (spatial) blocks.
         num_heads: Attention heads.
@@ -158,7 +158,7 @@ class ViViT(nn.Module):
         self.class_token_dim = self.embed_dim if class_token else None
         if window is not None and window % self.tubelet_size[0]:
             raise ValueError(f'window is {window}; wanted a multiple of the {self.tubelet_size[0]} frames of a tubelet')
-        self.out_indices = _check_out_indices(out_indices, self.depth)
+        self.out_indices = check_out_indices(out_indices, self.depth)
 
         def blocks(count: int) -> nn.ModuleList:
             rates = [drop_path_rate * index / max(count - 1, 1) for index in range(count)]
@@ -282,14 +282,12 @@ def _read_variant(variant: str | None) -> tuple[dict[str, int], Grid]:
     if variant is None:
         return {}, (2, 16, 16)
     name, _, rest = variant.partition('/')
-    if name not in VARIANTS:
-        known = list(VARIANTS)
-        raise ValueError(f"'{variant}' is no ViViT variant; known: {', '.join(known)}{nearest(name, known)}")
+    sizes = find_variant('ViViT', variant)
     match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', rest or '16x2')
     if match is None:
         raise ValueError(f"variant '{variant}': behind '/' stand pixels and frames of a tubelet, e.g. '{name}/16x2'")
     pixels, frames = int(match[1]), int(match[2])
-    fields = dict(zip(('embed_dim', 'depth', 'mlp_dim', 'num_heads'), VARIANTS[name], strict=True))
+    fields = dict(zip(('embed_dim', 'depth', 'mlp_dim', 'num_heads'), sizes, strict=True))
     return fields, (frames, pixels, pixels)
 
 
@@ -301,15 +299,8 @@ def _triple(tubelet_size: Sequence[int]) -> Grid:
 
 
 def _native_grid(num_frames: int, image_size: int | Sequence[int], tubelet: Grid) -> Grid:
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    sides = pair(image_size)
     grid = (-(-num_frames // tubelet[0]), *(side // patch for side, patch in zip(sides, tubelet[1:], strict=True)))
     if 0 in grid:
         raise ValueError(f'{num_frames} frames of {sides} px hold no tubelet of {tubelet}; enlarge them')
     return grid
-
-
-def _check_out_indices(out_indices: Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    chosen = [depth - 1] if out_indices is None else [i + depth if i < 0 else i for i in out_indices]
-    if not chosen or chosen != sorted(set(chosen)) or chosen[0] < 0 or chosen[-1] != depth - 1:
-        raise ValueError(f'out_indices is {out_indices}; wanted ascending block numbers that end with {depth - 1}')
-    return tuple(chosen)

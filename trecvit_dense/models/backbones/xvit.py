@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trecvit_dense.models.backbones.sliding_window import SlidingWindow
-from trecvit_dense.models.backbones.trecvit import VARIANTS, _build_position, _check_out_indices, _pair, _sizes
+from trecvit_dense.models.backbones.vit_family import build_position, check_out_indices, pair, resolve_sizes
 from trecvit_dense.models.layers.attention import MLP
 from trecvit_dense.models.layers.drop_path import DropPath
 from trecvit_dense.models.layers.embedding import PatchEmbed
 from trecvit_dense.models.layers.shifted_attention import ShiftedAttention
-from trecvit_dense.registry import MODELS, nearest
+from trecvit_dense.registry import MODELS
 from trecvit_dense.structures import FeatureLevel, Features, PromptGroup, RecurrentState
 
 
@@ -142,8 +142,9 @@ class XViT(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        _check_variant(variant)
-        width, depth, num_heads, mlp_dim, patch = _sizes(variant, embed_dim, depth, num_heads, mlp_dim, patch_size)
+        width, depth, num_heads, mlp_dim, patch = resolve_sizes(
+            'XViT', variant, embed_dim, depth, num_heads, mlp_dim, patch_size
+        )
         _check_time(future, summary, window, frame_positions, shift_div)
         self.embed_dim, self.depth, self.num_heads, self.mlp_dim = width, depth, num_heads, mlp_dim
         self.class_token_dim = width
@@ -151,10 +152,10 @@ class XViT(nn.Module):
         self.checkpointing = checkpointing
         self.causal = not future
         self.sliding = SlidingWindow(window)
-        self.out_indices = _check_out_indices(out_indices, depth)
+        self.out_indices = check_out_indices(out_indices, depth)
 
         self.patch_embed = PatchEmbed(width, patch)
-        self.position = _build_position('learned', width, patch, _pair(image_size))
+        self.position = build_position('learned', width, patch, pair(image_size))
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.class_position = nn.Parameter(torch.zeros(1, 1, width))
         self.frame_position = nn.Parameter(torch.zeros(1, frame_positions, 1, width))
@@ -265,13 +266,6 @@ def _entry(state: RecurrentState, key: str, wanted: tuple[int, ...]) -> Tensor:
 
 
 # ------------------------------------------------------------------------------------------------------ building
-
-
-def _check_variant(variant: str | None) -> None:
-    name = None if variant is None else variant.partition('/')[0]
-    if name is not None and name not in VARIANTS:
-        known = list(VARIANTS)
-        raise ValueError(f"'{variant}' is no XViT variant; known: {', '.join(known)}{nearest(name, known)}")
 
 
 def _check_time(future: bool, summary: bool, window: int | None, frame_positions: int, shift_div: int) -> None:
