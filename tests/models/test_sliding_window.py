@@ -69,7 +69,7 @@ def test_whole_clips_and_no_going_on():
     features, state = window(clip_features, video, None)
     assert torch.equal(features.class_token, clip_features(video).class_token)
     assert set(state) == {'seen'}
-    with pytest.raises(ValueError, match='set window=W in its config to stream'):
+    with pytest.raises(ValueError, match='not in chunks of chunk_frames, or set window=W in its config to stream'):
         window(clip_features, video, state)
     window(clip_features, video, RecurrentState())
 

@@ -60,7 +60,8 @@ class SlidingWindow:
             if state:
                 raise ValueError(
                     'this backbone looks both ways in time and was built for whole clips, so it cannot go on from a '
-                    'state; give the clip in one call, or set window=W in its config to stream'
+                    'state; give the clip in one call and not in chunks of chunk_frames, or set window=W in its config '
+                    'to stream'
                 )
             seen = torch.full((batch,), time, dtype=torch.int64, device=video.device)
             return clip_features(video), RecurrentState(seen=seen)
