@@ -48,7 +48,6 @@ class MobileFormerClassifier(ClassificationHead):
     ) -> None:
         super().__init__(num_classes, rep_size=rep_size, backbone_channels=backbone_channels, **options)
         channels, self.class_token_dim = self.backbone_channels[-1], token_dim
-        self.class_token_dim = token_dim
         self.width = _EXPAND * channels
         self.shuffle = nn.ChannelShuffle(groups) if groups > 1 else nn.Identity()
         self.expand = Pointwise(channels, self.width, groups=groups)
