@@ -5,8 +5,9 @@ after a warm-up. CPU time is what this process itself worked, summed over its th
 the step's time whatever else the machine is busy with. Memory is the peak of the device on CUDA, and of the whole
 process so far, libraries and earlier rows included, on a CPU.
 
-``trecvit benchmark heads`` measures what several heads on one pass cost, and ``trecvit benchmark masks-evaluator`` the
-program ``trecvit eval-masks``; their ``--help`` says more.
+``trecvit benchmark heads`` measures what several heads on one pass cost, ``trecvit benchmark claims`` what the papers
+say about the cost of the backbones, and ``trecvit benchmark masks-evaluator`` the program ``trecvit eval-masks``; their
+``--help`` says more.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from trecvit_dense.cli import benchmark_heads, benchmark_masks
+    from trecvit_dense.cli import benchmark_claims, benchmark_heads, benchmark_masks
 
     arguments = list(sys.argv[1:] if argv is None else argv)
-    for other in (benchmark_heads, benchmark_masks):
+    for other in (benchmark_claims, benchmark_heads, benchmark_masks):
         if arguments[:1] == [other.NAME]:
             return other.main(arguments[1:])
     parser = make_parser(__doc__)

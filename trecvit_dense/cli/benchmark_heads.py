@@ -101,7 +101,7 @@ def load(args: argparse.Namespace, device: str) -> tuple[Any, tuple[int, int]]:
 
 def full_size(variant: str, size: tuple[int, int]) -> dict[str, Any]:
     """Config of a TRecViT with three heads; four blocks, evenly spaced, are levels, as in DPT."""
-    from trecvit_dense.models.backbones.trecvit import VARIANTS
+    from trecvit_dense.models.backbones.vit_family import VARIANTS
 
     depth = VARIANTS.get(variant.partition('/')[0], (0, 4, 0, 0))[1]  # an unknown name is refused where it is built
     levels = tuple(sorted({max((part * depth) // 4 - 1, 0) for part in (1, 2, 3, 4)}))
@@ -140,10 +140,10 @@ class Run:
 def measure(model: Any, size: tuple[int, int], args: argparse.Namespace, device: str) -> list[Run]:
     """Streams of the backbone alone, of each head and of all heads, which take turns."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from trecvit_dense.cli.benchmark import timed
     from trecvit_dense.engine import track
+    from trecvit_dense.engine.costs import count_flops
 
     generator = torch.Generator().manual_seed(0)
     asked, tasks = queries(args, size, device, generator), tuple(model.heads)
@@ -158,9 +158,7 @@ def measure(model: Any, size: tuple[int, int], args: argparse.Namespace, device:
             turn = index % len(runs)
             for run in (*runs[turn:], *runs[:turn]):
                 if index == args.warmup - 1:  # counting slows a step
-                    with FlopCounterMode(display=False) as counter:
-                        run.step(model, video)
-                    run.flops = counter.get_total_flops()
+                    run.flops = count_flops(lambda run=run, video=video: run.step(model, video))
                     continue
                 worked = time.process_time()
                 seconds, _ = timed(lambda run=run, video=video: run.step(model, video), device)

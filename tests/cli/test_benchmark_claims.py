@@ -1,0 +1,74 @@
+"""``trecvit benchmark claims``: every paper has its lines, in a table and as json; words for mistakes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trecvit_dense import cli
+from trecvit_dense.cli.benchmark_claims import Claim, against, exponent, growth, table
+
+
+def test_every_paper_has_its_lines(tmp_path: Path, capsys) -> None:
+    out = tmp_path / 'claims.json'
+    assert cli.run(cli.main, ['benchmark', 'claims', '--quick', '--device', 'cpu', '--out', str(out)]) == 0
+    printed, claims = capsys.readouterr().out, json.loads(out.read_text())['claims']
+    names = ' '.join(claim['claim'] for claim in claims)
+    for wanted in (
+        *('TRecViT-B for ViViT-L', 'parameters', 'operations', 'peak memory', 'fused attention'),
+        *('XViT: cost against frames', 'attention over all frames', 'multiply-adds', 'kernel made', 'kernel kept'),
+        *('(materialised): time of a training step', '(fused): memory', 'transform of', 'vmf_0.5g'),
+    ):
+        assert wanted in names and wanted in printed
+    papers = ' '.join(claim['paper'] for claim in claims)
+    assert all(figure in papers for figure in ('3x', '12x', '5x', '2.63x', '8x', 'within 1 GFLOP', 'T^1'))
+    assert all(claim['ours'] and claim['why'] and claim['numbers'] for claim in claims)
+    assert not any(claim['same'] for claim in claims)  # small models are never the setting of a paper
+
+
+def test_one_paper_alone(tmp_path: Path, capsys) -> None:
+    out = tmp_path / 'claims.json'
+    words = ['--quick', '--only', 'video_mobile_former', '--out', str(out)]
+    assert cli.run(cli.main, ['benchmark', 'claims', *words]) == 0
+    printed, (claim,) = capsys.readouterr().out, json.loads(out.read_text())['claims']
+    assert 'vmf_0.5g' in printed and 'ViViT' not in printed
+    assert claim['numbers']['multiply_adds'] < 0.5e9  # under 1 GFLOP also with two operations each
+
+
+def test_the_power_of_a_curve() -> None:
+    lengths = (4, 8, 16, 32)
+    assert exponent(lengths, [3 * value for value in lengths]) == pytest.approx(1)
+    assert exponent(lengths, [0.1 * value**2 for value in lengths]) == pytest.approx(2)
+    assert 1 < exponent(lengths, [100 * value + value**2 for value in lengths]) < 2
+
+
+def test_xvit_is_linear_and_joint_attention_is_not() -> None:
+    sizes = dict(embed_dim=8, depth=1, num_heads=2, image_size=64)
+    xvit = growth(dict(type='XViT', patch_size=8, **sizes), (2, 4, 8), 64, 'cpu')
+    joint = growth(dict(type='ViViT', tubelet_size=(1, 8, 8), num_frames=8, **sizes), (2, 4, 8), 64, 'cpu')
+    assert xvit['operations_exponent'] == pytest.approx(1, abs=0.01)
+    assert joint['operations_exponent'] > 1.5
+    assert xvit['operations'][1] == 2 * xvit['operations'][0]
+    assert len(xvit['seconds']) == 3 and min(xvit['seconds']) > 0
+
+
+def test_table_says_why_once() -> None:
+    lines = table([against('a', '2x', [6.0, 2.0], 's', True, 'because'), Claim('b', '-', '1', False, 'because', {})])
+    assert lines.count('because') == 1 and '3x (6 / 2 s)' in lines
+    assert [line.split()[-1] for line in lines.splitlines()] == ['setting', 'yes', 'because', 'no']
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (('--threads', '0'), '--threads 0: wanted at least 1'),
+        (('--out', 'nowhere/claims.json'), 'folder nowhere does not exist'),
+        (('--device', 'tpu3'), 'tpu3'),
+    ],
+)
+def test_mistakes_are_one_line(words, message, capsys) -> None:
+    assert cli.run(cli.main, ['benchmark', 'claims', '--quick', *words]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert len(lines) == 1 and message in lines[0]
