@@ -20,10 +20,10 @@ DEPTH = dict(
     plain=dict(type='DPTDepthHead', scales=(4, 8, 16), widths=(8, 12, 16), confidence=True),
     parallax=dict(
         type='DPTDepthHead', scales=(4, 8, 16), widths=(8, 12, 16), confidence=True,
-        parallax=dict(lags=(1, 2)), steadiness=0.5,
+        parallax=dict(window=3, points=60), steadiness=0.5,
     ),
     blocks=dict(
-        type='DPTDepthHead', scales=(4, 8), widths=8, kind='depth', parallax=dict(lags=(1,)),
+        type='DPTDepthHead', scales=(4, 8), widths=8, kind='depth', parallax=dict(window=3, points=60),
         context=dict(stride=8, depth=2, num_heads=2),
     ),
 )  # fmt: skip

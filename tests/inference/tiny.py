@@ -13,7 +13,7 @@ HEADS = dict(
     tokens=dict(type='TAPNextHead', image_size=(64, 64), attention='read_only'),
 )
 MASKS = dict(type='LabelPropagationHead', stride=4, num_context=3, max_references=4)
-DEPTH = dict(type='DPTDepthHead', scales=(4, 8), widths=8, parallax=dict(lags=(1,)), confidence=True)
+DEPTH = dict(type='DPTDepthHead', scales=(4, 8), widths=8, parallax=dict(window=3, points=60), confidence=True)
 
 
 def tiny_config(head: str = 'volume', input_size: tuple[int, int] | None = (64, 64)) -> dict:

@@ -10,15 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from trecvit_dense.datasets import SyntheticSceneDataset
-from trecvit_dense.models.layers.ego_motion import (
-    aligned_motion,
-    half_sphere,
-    inverse_depth,
-    relative_motion,
-    skew,
-    turned_by,
-)
-from trecvit_dense.models.layers.motion_parallax import MotionParallax, weighted_median
+from trecvit_dense.models.layers.ego_motion import half_sphere, inverse_depth, relative_motion, skew, turned_by
+from trecvit_dense.models.layers.inverse_depth_map import weighted_median
+from trecvit_dense.models.layers.motion_parallax import MotionParallax
 from trecvit_dense.structures import RecurrentState
 
 PIXEL = 1 / 300
@@ -58,21 +52,6 @@ def test_motion_of_the_camera(outliers, noise_px, limit):
 def test_rotation_of_a_vector():
     vector = torch.tensor([[0.3, -0.2, 0.9], [0.0, 0.0, 0.0], [1e-9, 0.0, 0.0]])
     torch.testing.assert_close(turned_by(vector), torch.linalg.matrix_exp(skew(vector)))
-
-
-def test_known_depth_gives_the_length_of_the_way():
-    """Rough depth of some points, none of the others: the way has a length, and its direction stays exact."""
-    rays, moved, inverse, rotation, travel = scene()
-    generator = torch.Generator().manual_seed(0)
-    rough = inverse * (1 + 0.1 * torch.randn(inverse.shape, generator=generator))
-    precision = torch.where(torch.arange(400) < 200, 100.0, 0.0).expand(4, 400)
-    start = 0.1 * travel + torch.tensor([0.02, -0.02, 0.02])
-    turn, way = aligned_motion(
-        rays, rough, precision, moved, torch.ones(4, 400), rotation, start, pixel=0.1 * PIXEL, steps=8
-    )
-    assert (way.norm(dim=1) / 0.15 - 1).abs().max() < 0.1
-    assert degrees_between(way / way.norm(dim=1, keepdim=True), travel).max() < 1
-    assert (turn - rotation).abs().max() < 0.01
 
 
 def test_points_without_weight_do_not_count():
@@ -164,7 +143,7 @@ def test_first_frame_knows_nothing():
 @pytest.mark.parametrize('sizes', [[8], [3, 5], [1] * 8])
 def test_step_is_clip(sizes):
     grey, *_ = rendered()
-    stage = MotionParallax(lags=(1, 3))
+    stage = MotionParallax(window=4)
     wanted, end = stage(grey, (24, 32), RecurrentState())
     state, parts, first = RecurrentState(), [], 0
     for size in sizes:
@@ -202,7 +181,7 @@ def test_autocast_changes_nothing():
     assert torch.equal(found.filled, wanted.filled)
 
 
-@pytest.mark.parametrize('lags', [(), (0, 1), (3, 1), (1, 1)])
-def test_lags_that_make_no_sense(lags):
-    with pytest.raises(ValueError, match='lags are'):
-        MotionParallax(lags=lags)
+@pytest.mark.parametrize('options', [dict(window=1), dict(points=8)])
+def test_too_little_to_see_with(options):
+    with pytest.raises(ValueError, match='wanted at least 16 points over 2 frames'):
+        MotionParallax(**options)

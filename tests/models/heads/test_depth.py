@@ -215,7 +215,7 @@ def test_bad_truth_is_named(change, message):
         (dict(invariance='shift'), "invariance is 'shift'"),
         (dict(alignment='mean'), "alignment is 'mean'"),
         (dict(context=dict(stride=2)), 'context has stride 2; wanted one of the scales'),
-        (dict(parallax=dict(lags=(2, 1))), 'lags are'),
+        (dict(parallax=dict(window=1)), 'over 1 frames'),
         (dict(steadiness=1.0), 'steadiness is 1.0; wanted a share'),
         (dict(loss_weights=dict(sillog=1.0)), "loss_weights names 'sillog'"),
         (dict(kind='depth', max_depth_m=0.0), 'wanted two numbers, the smaller first'),

@@ -3,8 +3,7 @@
 A point seen along the ray ``p = (x, y, 1)`` at inverse depth ``w`` is seen from another frame along ``R p + w t``. The
 direction of ``t`` is searched over a half sphere, where the best rotation has a closed form for each (the subspace
 method: Heeger and Jepson, 1992), and then all five numbers are refined on the exact epipolar distance by Gauss-Newton
-with robust weights (Hartley and Zisserman, 2003, section 11.4.3). The length of ``t`` cannot be seen and is 1. Where
-depth is already known, if roughly, :func:`aligned_motion` finds all six.
+with robust weights (Hartley and Zisserman, 2003, section 11.4.3). The length of ``t`` cannot be seen and is 1.
 
 Nothing here is learned, and no gradient passes.
 """
@@ -43,57 +42,6 @@ def relative_motion(
     cost = (weight * _robust_cost(distance, pixel)).sum(1).view(count, ways)
     best = cost.argmin(1) + torch.arange(count, device=cost.device) * ways
     return rotation[best], translation[best]
-
-
-def aligned_motion(
-    rays: Tensor,
-    inverse: Tensor,
-    precision: Tensor,
-    moved: Tensor,
-    weight: Tensor,
-    rotation: Tensor,
-    translation: Tensor,
-    *,
-    pixel: float | Tensor,
-    steps: int = 5,
-) -> tuple[Tensor, Tensor]:
-    """The motion with its length, from points whose inverse depth is known to some precision.
-
-    A doubtful depth lets a point slide along its epipolar line and no further: the residual is weighted by the inverse
-    of its covariance, noise of the picture and of the depth together. Gauss-Newton from the motion that is given.
-
-    Args:
-        rays: ``(N, M, 2)``.
-        inverse: ``(N, M)`` inverse depth of the rays.
-        precision: ``(N, M)`` one over the variance of it; 0 says nothing.
-        moved: ``(N, M, 2)`` where they are in the other frame.
-        weight: ``(N, M)``.
-        rotation, translation: ``(N, 3, 3)`` and ``(N, 3)`` to start from.
-        pixel: Standard deviation of ``moved``, ``(N,)`` or one for all.
-    """
-    noise = torch.as_tensor(pixel, dtype=rays.dtype, device=rays.device).expand(len(rays)).view(-1, 1, 1).square()
-    points, identity = homogeneous(rays), torch.eye(6).to(rays)
-    for _ in range(steps):
-        turned = points @ rotation.mT
-        there = turned + inverse[..., None] * translation[:, None]
-        depth = there[..., 2:].clamp(min=0.1)
-        place = there[..., :2] / depth
-        residual = place - moved  # (N, M, 2)
-        slide = (translation[:, None, :2] - place * translation[:, None, 2:]) / depth  # per inverse depth
-        share = slide / (noise * precision[..., None] + slide.square().sum(-1, keepdim=True)).clamp(min=1e-12)
-        by_there = torch.cat([torch.eye(2).to(rays).expand(*place.shape, 2), -place[..., None]], -1) / depth[..., None]
-        slopes = torch.cat([by_there @ -skew(turned), by_there * inverse[..., None, None]], -1)  # (N, M, 2, 6)
-        free = slopes - slide[..., None] * (share[..., None, :] @ slopes)  # what no change of depth explains
-        left = residual - slide * (share * residual).sum(-1, keepdim=True)
-        square = (left * residual).sum(-1) / noise[..., 0]
-        robust = weight / (1 + square / 4).square()
-        normal = torch.einsum('nmia,nmib,nm->nab', slopes, free, robust)
-        normal = normal + (1e-4 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-9)[:, None, None] * identity
-        step = torch.linalg.solve(normal, -torch.einsum('nmia,nmi,nm->na', free, residual, robust)[..., None])[..., 0]
-        step = step.clamp(-0.3, 0.3)
-        rotation = turned_by(step[:, :3]) @ rotation
-        translation = translation + step[:, 3:]
-    return rotation, translation
 
 
 def inverse_depth(turned: Tensor, seen: Tensor, translation: Tensor) -> Tensor:

@@ -1,16 +1,15 @@
-"""Depth from motion, in closed form: what moved how far, how the camera went, and what was known before.
+"""Depth from motion, in closed form: how the camera went, what moved how far, and what was known before.
 
-Near things move more than far ones when the camera travels. Optical flow to a few earlier frames gives the motion of
-the camera (:mod:`.ego_motion`) and with it the depth of everything that moved enough, up to one scale for each pair
-of frames. The map that is carried from frame to frame settles the scale and steadies the motion, and what is seen anew
-is joined to it by how much each is worth: a Kalman filter on inverse depth, as in semi-dense visual odometry (Engel,
-Sturm and Cremers, ICCV 2013). Nothing is learned here; a head learns what to make of it.
+Near things move more than far ones when the camera travels. :class:`.VisualOdometry` finds the camera's way over the
+last frames in one unit of length, and the depth of the points that it follows; with that way, dense optical flow from
+one frame to the next gives depth everywhere, and a map that is carried from frame to frame gathers it: a Kalman filter
+on inverse depth, as in semi-dense visual odometry (Engel, Sturm and Cremers, ICCV 2013). Flow is believed as far as
+it agrees with the points around. Nothing is learned here; a head learns what to make of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 import cv2
@@ -21,11 +20,9 @@ from torch import Tensor, nn
 
 from trecvit_dense.structures import RecurrentState
 
-from .ego_motion import aligned_motion, epipolar_distance, homogeneous, inverse_depth, relative_motion
-
-_MOST = 400.0  # information: no log depth is known better than to 0.05
-_ENOUGH = 4.0  # information at which a value counts half
-_POINTS = 400
+from .ego_motion import epipolar_distance, inverse_depth
+from .inverse_depth_map import CellGrid, KnownPoints, blunted, joined, smoothed, trust, weighted_median
+from .visual_odometry import Odometry, VisualOdometry
 
 
 @dataclass
@@ -65,27 +62,34 @@ class Parallax:
 class MotionParallax(nn.Module):
     """Depth from motion, frame after frame, with a state of constant size.
 
-    The state holds the last ``max(lags)`` frames in grey, how many frames were seen, the map of inverse depth, one over
-    its variance, and the typical inverse depth.
+    The state holds the last frame in grey, how many frames were seen, the points that are followed and the poses of the
+    window (see :class:`.Odometry`), and the map of inverse depth and of one over its variance.
 
     Args:
-        lags: Frames back to which motion is taken: short ones see what moves fast, long ones a slow camera.
+        window: Frames whose poses are found together.
+        points: Most points that are followed.
         focal: Focal length over the root of the frame's area, where the camera is not known. 1.05 is that of phones
             and RGB-D cameras; an error of a fifth bends depth little.
         noise_px: Standard deviation of the flow.
         drift: Share of inverse depth that its standard deviation gains from frame to frame.
 
     Raises:
-        ValueError: lags that are not whole, positive and ascending.
+        ValueError: a window of fewer than two frames, or fewer than 16 points.
     """
 
     def __init__(
-        self, *, lags: Sequence[int] = (1, 3, 9), focal: float = 1.05, noise_px: float = 0.8, drift: float = 0.03
+        self,
+        *,
+        window: int = 10,
+        points: int = 240,
+        focal: float = 1.05,
+        noise_px: float = 0.4,
+        drift: float = 0.03,
     ) -> None:
         super().__init__()
-        if not lags or min(lags) < 1 or list(lags) != sorted(set(lags)):
-            raise ValueError(f'lags are {list(lags)}; wanted whole numbers of frames from 1 on, ascending')
-        self.lags, self.focal, self.noise_px, self.drift = tuple(lags), focal, noise_px, drift
+        if window < 2 or points < 16:
+            raise ValueError(f'{points} points over {window} frames; wanted at least 16 points over 2 frames')
+        self.window, self.points, self.focal, self.noise_px, self.drift = window, points, focal, noise_px, drift
 
     @torch.no_grad()
     def forward(self, grey: Tensor, grid: tuple[int, int], state: RecurrentState) -> tuple[Parallax, RecurrentState]:
@@ -96,261 +100,153 @@ class MotionParallax(nn.Module):
     def _watch(self, grey: Tensor, grid: tuple[int, int], state: RecurrentState) -> tuple[Parallax, RecurrentState]:
         batch, time, height, width = grey.shape
         now = (grey * 255).round().clamp(0, 255).to(torch.uint8)
-        past, seen = state.get('grey'), state.get('seen')
-        if past is None:
-            past = now.new_zeros(batch, self.lags[-1], height, width)
-            seen = torch.zeros(batch, dtype=torch.int64, device=grey.device)
-        frames = torch.cat([past, now], 1)
-        pairs = self._pairs(frames, seen[:, None] + torch.arange(time, device=seen.device), grid)
-        nothing = torch.zeros(batch, grid[0] * grid[1], device=grey.device)
+        past = state.get('grey', torch.zeros_like(now[:, 0]))
+        seen = state.get('seen', torch.zeros(batch, dtype=torch.int64, device=grey.device))
+        before = torch.cat([past[:, None], now[:, :-1]], 1)
+        known = seen[:, None] + torch.arange(time, device=seen.device) > 0
+        flow, error = _flow(now, before, known)
+        cells = CellGrid.of((height, width), grid, self.focal * (height * width) ** 0.5, grey)
+        odometry = VisualOdometry((height, width), cells.focal, points=self.points, window=self.window)
+        motion = _Motion.between(now, flow, error, known, cells)
+        memories = _unpacked(state.scope('odometry'), batch, odometry)
+        nothing = torch.zeros(batch, len(cells.place), device=grey.device)
         inverse, precision = (state.get(name, nothing) for name in ('inverse', 'precision'))
-        centre = state.get('centre', torch.ones(batch, 1, device=grey.device))
-        steps = []
+        images, olds, known = (part.cpu().numpy() for part in (now, before, known))
+        flow, steps = flow.permute(0, 1, 3, 4, 2).contiguous().cpu().numpy(), []
         for step in range(time):
-            views = [pair.at(step) for pair in pairs]
-            inverse, precision, nearer, strangeness = self._advance(views, grid, inverse, precision, centre)
-            centre = _centre(inverse, precision, centre)
-            steps.append((inverse, precision, centre, nearer, strangeness))
-        found = _describe(*(torch.stack(part, 1) for part in zip(*steps, strict=True)), pairs[0], grid)
-        kept = RecurrentState(grey=frames[:, -self.lags[-1] :], seen=seen + time)
-        return found, RecurrentState(kept, inverse=inverse, precision=precision, centre=centre)
-
-    def _pairs(self, frames: Tensor, seen: Tensor, grid: tuple[int, int]) -> list[_Pair]:
-        """Of every lag: each of the last T frames of ``frames (B, L + T, H, W)`` beside the one so far back."""
-        history, pairs = self.lags[-1], []
-        now = frames[:, history:]
-        texture = _texture(now)
-        for lag in self.lags:
-            before, known = frames[:, history - lag : frames.shape[1] - lag], seen >= lag
-            pairs.append(self._compare(*_flow(now, before, known), texture, known, grid))
-        return pairs
-
-    def _compare(self, flow: Tensor, error: Tensor, texture: Tensor, known: Tensor, grid: tuple[int, int]) -> _Pair:
-        """From flow ``(B, T, 2, H, W)`` in pixels, its error in grey levels and how much there is to follow."""
-        height, width = flow.shape[-2:]
-        focal = self.focal * (height * width) ** 0.5
-        pool = partial(F.adaptive_avg_pool2d, output_size=grid)
-        cells, error, texture = (pool(part.flatten(0, 1)).flatten(2).mT for part in (flow, error, texture))
-        y, x = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing='ij')
-        place = torch.stack([(x + 0.5) * width / grid[1], (y + 0.5) * height / grid[0]], -1).to(flow).view(-1, 2)
-        target = place + cells  # (N, M, 2) pixels
-        size = target.new_tensor([width, height])
-        inside = ((target > 0) & (target < size)).all(-1) & known.view(-1, 1)
-        far = cells.square().sum(2) / (0.15**2 * size.square().sum())  # beyond a sixth of the diagonal
-        follows = inside / (1 + far) / (1 + (error[..., 0] / 12).square())
-        reliable = follows * (0.05 + texture[..., 0] / (texture[..., 0] + 30))
-        rays, seen = ((place - size / 2) / focal).expand_as(target), (target - size / 2) / focal
-        some = slice(None, None, max(1, rays.shape[1] // _POINTS))
-        rotation, travel = relative_motion(rays[:, some], seen[:, some], reliable[:, some], pixel=1 / focal)
-        # A camera that turns is easily taken for one that travels before something flat and far: what a turn alone
-        # leaves unexplained is the evidence that there is depth to be seen at all.
-        turned = self._turn_only(rays[:, some], seen[:, some], reliable[:, some], rotation, focal)
-        evidence = (turned.square() / (turned.square() + (2 * self.noise_px) ** 2))[:, None]
-        source = 2 * target / size - 1
-        parts = (homogeneous(rays), homogeneous(seen), reliable, rotation, travel, source, evidence, follows)
-        pair = _Pair(*(part.unflatten(0, known.shape) for part in parts), focal)
-        inverse, pair.worth, _ = self._triangulate(pair, pair.rotation, pair.travel)
-        # What is behind the camera for one direction of travel is before it for the other.
-        sign = torch.sign((inverse * pair.worth).sum(-1, keepdim=True) + 1e-12)
-        pair.travel, pair.inverse = pair.travel * sign, inverse * sign
-        return pair
-
-    def _turn_only(self, rays: Tensor, seen: Tensor, reliable: Tensor, rotation: Tensor, focal: float) -> Tensor:
-        """``(N,)`` pixels by which a typical point is off if the camera has only turned."""
-        far = torch.zeros_like(reliable)
-        still = torch.zeros_like(rotation[:, 0])
-        motion = (rays, far, far + 1e9, seen, reliable, rotation, still)
-        rotation, _ = aligned_motion(*motion, pixel=4 * self.noise_px / focal, steps=4)
-        turned = homogeneous(rays) @ rotation.mT
-        off = (turned[..., :2] / turned[..., 2:].clamp(min=0.1) - seen).norm(dim=-1) * focal
-        return weighted_median(off, reliable)
-
-    def _triangulate(self, pair: _Pair, rotation: Tensor, travel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Inverse depth, its precision, and how far the motion is from one that a standing thing can show."""
-        turned = pair.rays @ rotation.mT
-        inverse = inverse_depth(turned, pair.seen, travel)
-        stray = epipolar_distance(turned, pair.seen, travel).abs() * pair.focal
-        lever = torch.linalg.cross(pair.seen, travel[..., None, :].expand_as(turned), dim=-1).norm(dim=-1) * pair.focal
-        # A frame whose flow strays everywhere is not to be believed along the epipolar lines either.
-        typical = 2 * weighted_median(stray, pair.reliable)[..., None]
-        variance = self.noise_px**2 + typical.square() + stray.square()
-        precision = pair.evidence * pair.reliable * lever.square() / variance
-        return inverse, precision, pair.reliable * stray / (1.0 + stray)
+            for row in range(batch):
+                if known[row, step]:
+                    pictures = olds[row, step], images[row, step], flow[row, step]
+                    memories[row] = odometry.step(memories[row], *pictures)
+                else:
+                    memories[row] = odometry.start(images[row, step])
+            view = _View.of(memories, motion.at(step), cells, self.noise_px)
+            inverse, precision, nearer = self._advance(view, cells, inverse, precision)
+            told = smoothed(inverse, precision, view.motion.brightness, view.points.unit, grid)
+            steps.append((*told, view.points.unit, nearer.log(), view.strangeness))
+        found = _describe(*(torch.stack(part, 1) for part in zip(*steps, strict=True)), motion, grid)
+        kept = RecurrentState(grey=now[:, -1], seen=seen + time, inverse=inverse, precision=precision)
+        return found, kept.put('odometry', _packed(memories, grey.device))
 
     def _advance(
-        self, pairs: list[_Pair], grid: tuple[int, int], inverse: Tensor, precision: Tensor, centre: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The map ``(B, M)`` of the last frame, and what all pairs say of this one: the map of this frame."""
-        last = pairs[0]
-        maps = torch.stack([inverse, precision], 1).unflatten(2, grid)
-        source = last.source.unflatten(1, grid)
+        self, view: _View, cells: CellGrid, inverse: Tensor, precision: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The map ``(B, M)`` of the last frame, carried to this one and joined with what is seen in it; and inverse
+        depth over what it was."""
+        points, unit = view.points, view.points.unit
+        maps = torch.stack([inverse, precision], 1).unflatten(2, cells.grid)
+        source = view.motion.source.unflatten(1, cells.grid)
         inverse, precision = F.grid_sample(maps, source, align_corners=False).flatten(2).unbind(1)
-        rotation, travel, lost = self._arrive(last, inverse, precision, centre)
-        nearer = self._nearer(last, rotation, travel, inverse, precision, centre)
-        inverse, precision = self._carry(inverse, precision * (1 - 0.95 * lost), nearer)
-        found, worth, strangeness = self._triangulate(last, rotation, travel)
-        inverse, precision = _join(inverse, precision, found, worth)
-        for pair in pairs[1:]:
-            length = _ratio(pair.inverse, pair.worth, inverse, precision)
-            fresh = self._fresh_length(pair, centre) * (length == 0)
-            motion = (pair.rotation, pair.travel * length)
-            rotation, travel = self._align(pair.rays, inverse, precision, pair.seen, pair, motion, doubt=0.1)
-            rotation = torch.where(length[..., None] > 0, rotation, pair.rotation)
-            travel = torch.where(length > 0, travel, pair.travel * fresh)
-            found, worth, _ = self._triangulate(pair, rotation, travel)
-            # A camera so fast that the last frame shows all is too fast to be followed over several.
-            needed = ((length > 0) | (fresh > 0)) * (1 - last.evidence)
-            inverse, precision = _join(found, worth * needed, inverse, precision * (1 - 0.95 * (fresh > 0)))
-        return inverse, precision, nearer.log(), strangeness
-
-    @staticmethod
-    def _fresh_length(pair: _Pair, centre: Tensor) -> Tensor:
-        """Length ``(B, 1)`` of the way if the frame is typically as far away as the last one was: to start with, and
-        where there is nothing in common with the map. 0 where the pair says too little to start from."""
-        middle = weighted_median(pair.inverse, pair.worth)[:, None]
-        telling = _trust(_information(pair.inverse, pair.worth, middle)).mean(1, keepdim=True) > 0.25
-        return torch.where(telling & (pair.evidence > 0.5) & (middle > 1e-3), middle / centre, 0)
-
-    def _arrive(self, last: _Pair, inverse: Tensor, precision: Tensor, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Motion to the last frame in the unit of the map, given where this frame's cells were in that one; and ``(B,
-        1)`` 1 where the map did not help."""
-        tilt = (last.rays @ last.rotation.mT)[..., 2].clamp(min=0.1)
-        there = last.inverse / (tilt + last.inverse * last.travel[:, 2:]).clamp(min=0.1)  # as seen from the last frame
-        length = _ratio(there, last.worth, inverse, precision)
-        fresh = self._fresh_length(last, centre) * (length == 0)
-        back = last.rotation.mT
-        motion = (back, -(back @ (last.travel * length)[..., None])[..., 0])
-        turn, way = self._align(last.seen, inverse, precision, last.rays, last, motion, doubt=0.5)
-        aligned, known = -(turn.mT @ way[..., None])[..., 0], length > 0
-        rotation = torch.where(known[..., None], turn.mT, last.rotation)
-        return rotation, torch.where(known, aligned, last.travel * fresh), (fresh > 0).to(precision.dtype)
-
-    def _align(
-        self,
-        rays: Tensor,
-        inverse: Tensor,
-        precision: Tensor,
-        moved: Tensor,
-        pair: _Pair,
-        motion: tuple[Tensor, Tensor],
-        *,
-        doubt: float,
-    ) -> tuple[Tensor, Tensor]:
-        """``doubt`` is the least standard deviation of inverse depth, as a share: errors of a map are not independent,
-        so many of its values say little more than one."""
-        some = slice(None, None, max(1, rays.shape[1] // (2 * _POINTS)))
-        precision = precision / (1 + precision * (doubt * inverse).square())
-        chosen = (rays[:, some, :2], inverse[:, some], precision[:, some], moved[:, some, :2], pair.reliable[:, some])
-        return aligned_motion(*chosen, *motion, pixel=self.noise_px / pair.focal)
-
-    @staticmethod
-    def _nearer(
-        last: _Pair, rotation: Tensor, travel: Tensor, inverse: Tensor, precision: Tensor, centre: Tensor
-    ) -> Tensor:
-        """Inverse depth of each cell over that in the last frame, ``(B, M)``."""
-        likely = torch.lerp(centre.expand_as(inverse), inverse, _trust(_information(inverse, precision, centre)))
-        tilt = (last.rays @ rotation.mT)[..., 2].clamp(min=0.1)
-        return (tilt / (1 - likely * travel[:, 2:]).clamp(min=0.2)).clamp(0.2, 5)
-
-    def _carry(self, inverse: Tensor, precision: Tensor, nearer: Tensor) -> tuple[Tensor, Tensor]:
-        """The map as this frame sees it."""
-        inverse, precision = inverse * nearer, precision / nearer.square()
-        return inverse, precision / (1 + precision * (self.drift * inverse).square())
+        likely = torch.lerp(unit.expand_as(inverse), inverse, trust(inverse, precision, unit))
+        tilt = (cells.rays(cells.place) @ view.rotation.mT)[..., 2].clamp(min=0.1)
+        nearer = (tilt / (1 - likely * view.travel[:, 2:]).clamp(min=0.2)).clamp(0.2, 5)
+        inverse, precision = inverse * nearer, blunted(inverse, precision, self.drift) / nearer.square()
+        precision = points.doubted(inverse, precision)
+        inverse, precision = joined(inverse, precision, view.inverse, points.doubted(view.inverse, view.worth))
+        inverse, precision = points.corrected(*joined(inverse, precision, *points.as_map()))
+        return inverse, precision, nearer
 
 
 @dataclass
-class _Pair:
-    """Two frames, seen from the later one, ``(B, T, ...)``, or ``(B, ...)`` of one time."""
+class _Motion:
+    """Flow to the last frame over the cells of a map, ``(B, T, M, ...)``, or ``(B, M, ...)`` of one frame."""
 
-    rays: Tensor  # (B, T, M, 3)
-    seen: Tensor  # (B, T, M, 3) the same points in the earlier frame
-    reliable: Tensor  # (B, T, M) from 0 to 1
-    rotation: Tensor  # (B, T, 3, 3) and the direction of travel, from the flow alone
-    travel: Tensor  # (B, T, 3)
-    source: Tensor  # (B, T, M, 2) where each cell was, for grid_sample
-    evidence: Tensor  # (B, T, 1) from 0 to 1: how much of the motion is no mere turn
-    follows: Tensor  # (B, T, M) as reliable, but bare walls count as well
-    focal: float
-    inverse: Tensor | None = None  # (B, T, M) inverse depth for a way of length 1, from the flow alone
-    worth: Tensor | None = None  # (B, T, M) its precision
+    target: Tensor  # (B, T, M, 2) pixels: where each cell was
+    source: Tensor  # (B, T, M, 2) the same for grid_sample
+    follows: Tensor  # (B, T, M) from 0 to 1: whether the two look alike
+    reliable: Tensor  # (B, T, M) from 0 to 1: and there is something to be seen
+    brightness: Tensor  # (B, T, M) grey levels
 
-    def at(self, step: int) -> _Pair:
-        parts = (self.rays, self.seen, self.reliable, self.rotation, self.travel, self.source)
-        parts = (*parts, self.evidence, self.follows)
-        found = (self.inverse[:, step], self.worth[:, step])
-        return _Pair(*(part[:, step] for part in parts), self.focal, *found)
+    @classmethod
+    def between(cls, now: Tensor, flow: Tensor, error: Tensor, known: Tensor, cells: CellGrid) -> _Motion:
+        """From uint8 ``(B, T, H, W)``, flow ``(B, T, 2, H, W)`` in pixels, its error in grey levels, and whether there
+        is a last frame."""
+        pool = partial(F.adaptive_avg_pool2d, output_size=cells.grid)
+        parts = torch.cat([flow, error, _texture(now), now[:, :, None].float()], 2)
+        away, error, texture, brightness = pool(parts.flatten(0, 1)).flatten(2).mT.split([2, 1, 1, 1], -1)  # (N, M, C)
+        target = cells.place + away
+        inside = ((target > 0) & (target < cells.extent)).all(-1) & known.view(-1, 1)
+        far = away.square().sum(2) / (0.15**2 * cells.extent.square().sum())  # beyond a sixth of the diagonal
+        follows = inside / (1 + far) / (1 + (error[..., 0] / 12).square())
+        reliable = follows * (0.05 + texture[..., 0] / (texture[..., 0] + 30))
+        parts = (target, cells.normalised(target), follows, reliable, brightness[..., 0])
+        return cls(*(part.unflatten(0, known.shape) for part in parts))
 
-
-def _join(first: Tensor, first_worth: Tensor, second: Tensor, second_worth: Tensor) -> tuple[Tensor, Tensor]:
-    """Two estimates and their precisions as one; where they contradict each other, the older counts less."""
-    clash = (first - second).square() / (1 / first_worth.clamp(min=1e-9) + 1 / second_worth.clamp(min=1e-9))
-    first_worth = first_worth / (1 + clash / 4)
-    total = first_worth + second_worth
-    mean = (first * first_worth + second * second_worth) / total.clamp(min=1e-9)
-    return torch.where(total > 1e-9, mean, first), total
+    def at(self, step: int) -> _Motion:
+        return _Motion(*(getattr(self, part.name)[:, step] for part in fields(self)))
 
 
-def _ratio(first: Tensor, first_worth: Tensor, second: Tensor, second_worth: Tensor) -> Tensor:
-    """By how much ``second (B, M)`` has to be multiplied to be like ``first``; ``(B, 1)``, 0 if nothing tells.
+@dataclass
+class _View:
+    """What one frame says: of the camera, of points, and of the depth of every cell."""
 
-    Both are noisy, so neither may be regressed on the other, and no weight may hang on a noisy value of one of them:
-    any of that is a small bias, and a small bias for each frame is a drift.
-    """
-    centre, other = weighted_median(first, first_worth)[:, None], weighted_median(second, second_worth)[:, None]
-    # Information on the logarithm of a typical value.
-    one, two = (first_worth * centre.square()).clamp(min=1e-9), (second_worth * other.square()).clamp(min=1e-9)
-    usable = (first_worth > 0) & (second_worth > 0) & (other > 1e-3) & (centre > 1e-3)
-    weight = usable / (1 / one + 1 / two + 1 / _MOST)
-    guess = torch.where((other > 1e-3) & (centre > 1e-3), centre / other.clamp(min=1e-3), 0)
-    for width in (0.5, 0.3, 0.2, 0.1, 0.1):
-        spread = (first - guess * second).abs() / (first.abs() + guess * second.abs() + 0.2 * centre).clamp(min=1e-9)
-        kept = weight / (1 + (spread / width).square()).square()
-        guess = (kept * first).sum(1, keepdim=True) / (kept * second).sum(1, keepdim=True).clamp(min=1e-9)
-    sure = weight.mean(1, keepdim=True) > 0.5
-    return torch.where(sure & (guess > 0), guess, 0)
+    motion: _Motion
+    points: KnownPoints
+    rotation: Tensor  # (B, 3, 3) and
+    travel: Tensor  # (B, 3) to the last frame
+    inverse: Tensor  # (B, M) inverse depth by flow and camera
+    worth: Tensor  # (B, M) its precision
+    strangeness: Tensor  # (B, M)
+
+    @classmethod
+    def of(cls, memories: list[Odometry], motion: _Motion, cells: CellGrid, noise_px: float) -> _View:
+        def together(values: list[np.ndarray]) -> Tensor:
+            return torch.from_numpy(np.stack(values)).to(cells.place)
+
+        unit = together([np.array([memory.unit]) for memory in memories])
+        unrest = together([np.array([memory.unrest]) for memory in memories])
+        points = KnownPoints(
+            cells,
+            together([memory.places[:, 0] for memory in memories]),
+            together([memory.inverse for memory in memories]),
+            together([memory.information * memory.alive for memory in memories]),
+            torch.from_numpy(np.stack([memory.known for memory in memories])).to(cells.place.device),
+            unit,
+        )
+        rotation = together([memory.rotation[0] for memory in memories])
+        travel = together([memory.travel[0] for memory in memories])
+        turned, seen = cells.rays(cells.place) @ rotation.mT, cells.rays(motion.target)
+        inverse = inverse_depth(turned, seen, travel)
+        stray = epipolar_distance(turned, seen, travel).abs() * cells.focal
+        lever = torch.linalg.cross(seen, travel[:, None].expand_as(turned), dim=-1).norm(dim=-1) * cells.focal
+        # A frame whose flow strays everywhere is not to be believed along the epipolar lines either.
+        typical = 2 * weighted_median(stray, motion.reliable)[:, None]
+        worth = motion.reliable * lever.square() / (noise_px**2 + typical.square() + stray.square())
+        worth = blunted(torch.maximum(inverse.abs(), 0.3 * unit), worth, unrest.clamp(min=0.05))
+        strangeness = motion.reliable * stray / (1.0 + stray)
+        return cls(motion, points, rotation, travel, inverse, worth, strangeness)
 
 
-def _information(inverse: Tensor, precision: Tensor, centre: Tensor) -> Tensor:
-    """One over the variance of the logarithm of ``inverse``."""
-    return precision * torch.maximum(inverse, 0.3 * centre).square()
+def _packed(memories: list[Odometry], device: torch.device) -> RecurrentState:
+    """As tensors ``(B, ...)``, float64."""
+    names = [part.name for part in fields(Odometry)]
+    stacked = {name: np.stack([np.asarray(getattr(memory, name)) for memory in memories]) for name in names}
+    return RecurrentState({name: torch.from_numpy(value).to(device) for name, value in stacked.items()})
 
 
-def _trust(information: Tensor) -> Tensor:
-    return information / (information + _ENOUGH)
-
-
-def _centre(inverse: Tensor, precision: Tensor, last: Tensor) -> Tensor:
-    """Typical inverse depth of what is known, ``(B, 1)``; as it was where that is little."""
-    information = _information(inverse, precision, last)
-    trust = _trust(information)
-    middle = weighted_median(inverse, trust)[:, None]
-    share = (trust.mean(1, keepdim=True) / 0.2).clamp(max=1) * (middle > 0)
-    return (middle.clamp(min=1e-6).log() * share + last.log() * (1 - share)).exp()
+def _unpacked(state: RecurrentState, batch: int, odometry: VisualOdometry) -> list[Odometry]:
+    if not state:
+        return [Odometry.empty(odometry.points, odometry.window)] * batch
+    arrays = {name: value.cpu().numpy() for name, value in state.items()}
+    single = ('poses', 'unit', 'unrest')
+    rows = ({name: value[row] for name, value in arrays.items()} for row in range(batch))
+    return [Odometry(**{name: v.item() if name in single else v for name, v in row.items()}) for row in rows]
 
 
 def _describe(
     inverse: Tensor,
     precision: Tensor,
-    centre: Tensor,
+    unit: Tensor,
     nearer: Tensor,
     strangeness: Tensor,
-    last: _Pair,
+    motion: _Motion,
     grid: tuple[int, int],
 ) -> Parallax:
     """Maps ``(B, T, M)`` in logarithms, as maps."""
-    trust = _trust(_information(inverse, precision, centre))
-    log_inverse = (inverse / centre).clamp(0.1, 10).log() + centre.log()
-    parts = (log_inverse, trust, strangeness, last.source, nearer, last.follows)
-    log_inverse, trust, *others = (part.unflatten(2, grid) for part in parts)
-    return Parallax(log_inverse, trust, centre.log()[..., 0], *others)
-
-
-def weighted_median(values: Tensor, weights: Tensor) -> Tensor:
-    """``(..., M)`` each; ``(...)``, 0 where all weights are 0."""
-    ordered, order = values.sort(-1)
-    reached = weights.gather(-1, order).cumsum(-1)
-    index = (reached < reached[..., -1:] / 2).sum(-1, keepdim=True).clamp(max=values.shape[-1] - 1)
-    return torch.where(reached[..., -1] > 0, ordered.gather(-1, index)[..., 0], 0)
+    log_inverse = (inverse / unit).clamp(0.1, 10).log() + unit.log()
+    parts = (log_inverse, trust(inverse, precision, unit), strangeness, motion.source, nearer, motion.follows)
+    log_inverse, known, *others = (part.unflatten(2, grid) for part in parts)
+    return Parallax(log_inverse, known, unit.log()[..., 0], *others)
 
 
 def _texture(frames: Tensor) -> Tensor:
