@@ -126,9 +126,14 @@ def trecvit_claims(quick: bool, device: str) -> list[Claim]:
         activations = [cost.peak_bytes - 4 * cost.parameters for cost in call]
         memories = (
             ('peak memory, forward', ('3.4x (6.11 / 1.79 GB)', '-')[index], [cost.peak_bytes for cost in call], KEPT),
-            ('the same without parameters', ('12x', '24x')[index], activations, KEPT),
+            ('activations, forward', ('12x', '24x')[index], activations, KEPT),
             ('peak memory, training step', ('12x', '24x')[index], [cost.peak_bytes for cost in step], KEPT),
-            ('the same, fused attention', '-', [cost.peak_bytes for cost in lean], 'no attention weights are kept'),
+            (
+                'peak memory, training step, fused attention',
+                '-',
+                [cost.peak_bytes for cost in lean],
+                'no attention weights are kept',
+            ),
         )
         for name, paper, memory, why in memories:
             claims.append(against(f'{title}: {name}', paper, [value / 1e9 for value in memory], 'GB', False, why))
@@ -248,7 +253,7 @@ def vis4mer_claims(quick: bool, device: str) -> list[Claim]:
             paper = '-'
     fft = found['fft']
     title = f'ViS4mer: transform of {fft["plain_points"]} points for {fft["chosen_points"]}'
-    why = 'ours: the authors transform 2 L points, whatever primes are in it'
+    why = 'of the first stage; the authors transform 2 L points, ours is the next length with no prime above 5'
     claims.append(against(f'{title}, time', '-', [fft['plain_s'], fft['chosen_s']], 's', False, why))
     claims[0].numbers['measured'] = found
     return claims
@@ -276,7 +281,7 @@ def video_mobile_former_claims(quick: bool, device: str) -> list[Claim]:
         ours = f'{cost.flops / 2e9:.2f} G multiply-adds ({cost.flops / 1e9:.2f} G operations)'
         why = (
             "the architecture is inferred, not the paper's; its parent counts a multiply-add as one FLOP. Counted as "
-            'two, vmf_0.5g alone is under 1 GFLOP'
+            'two operations, vmf_0.5g alone is under 1 G'
         )
         numbers = dict(multiply_adds=cost.flops // 2, parameters=cost.parameters, frames=frames, side=side)
         claims.append(Claim(f'{size}, {frames} x {side} x {side}', paper, ours, False, why, numbers))
