@@ -43,7 +43,7 @@ model = dict(
 pretrained = dict(backbone='boxed')
 
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=3,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DrawSampler'),
@@ -52,7 +52,8 @@ train_dataloader = dict(
         type='SyntheticSceneDataset',
         length=100000,
         size=(64, 96),
-        num_frames=6,
+        num_frames=8,
+        reference_frames=12,
         num_points=1,
         travel=0.7,
         split='train',
@@ -77,7 +78,7 @@ test_evaluator = val_evaluator
 # The last evaluation is made again with all memory cleared before every frame.
 reset_state = 'all'
 
-train_cfg = dict(type='FastResumeIterLoop', max_iters=1200, val_interval=1200)
+train_cfg = dict(type='FastResumeIterLoop', max_iters=800, val_interval=800)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -89,7 +90,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=1200, T_max=1150),
+    dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=800, T_max=750),
 ]
 
 # The depth head in the box: larger frames, shorter clips, many more views.  --cfg-options preset=boxed

@@ -298,7 +298,10 @@ def _homogeneous(places: np.ndarray) -> np.ndarray:
 def _turned_by(vectors: np.ndarray) -> np.ndarray:
     """Rotation vectors ``(K, 3)`` to matrices ``(K, 3, 3)`` (Rodrigues)."""
     angle = np.maximum(np.linalg.norm(vectors, axis=-1), 1e-12)[:, None, None]
-    axis = np.cross(np.eye(3), vectors[:, None] / angle)  # the matrix of the cross product with the axis
+    x, y, z = (vectors / angle[:, 0]).T
+    axis = np.zeros((len(vectors), 3, 3))  # the matrix of the cross product with the axis
+    axis[:, 0, 1], axis[:, 0, 2], axis[:, 1, 2] = -z, y, -x
+    axis -= axis.swapaxes(1, 2)
     return np.eye(3) + np.sin(angle) * axis + (1 - np.cos(angle)) * (axis @ axis)
 
 
@@ -311,22 +314,30 @@ def _rescaled(solution: _Solution, ratio: float) -> _Solution:
 def _linearised(bundle: _Bundle, at: _Solution) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Errors ``(n, K, 2)`` in standard deviations, and their slopes by pose ``(n, K, 2, 6)`` and inverse depth ``(n, K,
     2)``."""
-    turned = np.einsum('kab,nb->nka', at.rotation, bundle.rays)
+    turned = _turned(bundle.rays, at.rotation)
     there = turned + at.inverse[:, None, None] * at.travel
-    depth = there[..., 2:].clip(min=0.05)
-    place = there[..., :2] / depth
+    x, y, z = np.moveaxis(turned, -1, 0)
+    size = bundle.scale / there[..., 2].clip(min=0.05)
+    place = there[..., :2] * (size / bundle.scale)[..., None]
+    right, down = size * place[..., 0], size * place[..., 1]
     by_there = np.zeros((*place.shape, 3))
-    by_there[..., 0, 0] = by_there[..., 1, 1] = 1
-    by_there[..., 2] = -place
-    by_there *= (bundle.scale / depth)[..., None]
-    by_turn = np.cross(turned[:, :, None, :], by_there)  # a . (w x p) = w . (p x a)
-    by_pose = np.concatenate([by_turn, by_there * at.inverse[:, None, None, None]], -1)
-    by_depth = np.einsum('nkij,kj->nki', by_there, at.travel)
+    by_there[..., 0, 0] = by_there[..., 1, 1] = size
+    by_there[..., 0, 2], by_there[..., 1, 2] = -right, -down
+    by_pose = np.empty((*place.shape, 6))  # a . (w x p) = w . (p x a)
+    by_pose[..., 0, 0], by_pose[..., 0, 1], by_pose[..., 0, 2] = -y * right, z * size + x * right, -y * size
+    by_pose[..., 1, 0], by_pose[..., 1, 1], by_pose[..., 1, 2] = -y * down - z * size, x * down, x * size
+    by_pose[..., 3:] = by_there * at.inverse[:, None, None, None]
+    by_depth = (by_there @ at.travel[:, :, None])[..., 0]
     return (place - bundle.moved) * bundle.scale, by_pose, by_depth
 
 
+def _turned(rays: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """``(n, 3)`` by ``(K, 3, 3)``; ``(n, K, 3)``."""
+    return (rays @ rotation.reshape(-1, 3).T).reshape(len(rays), -1, 3)
+
+
 def _cost(bundle: _Bundle, at: _Solution, middle: float, prior: float) -> float:
-    there = np.einsum('kab,nb->nka', at.rotation, bundle.rays) + at.inverse[:, None, None] * at.travel
+    there = _turned(bundle.rays, at.rotation) + at.inverse[:, None, None] * at.travel
     error = (there[..., :2] / there[..., 2:].clip(min=0.05) - bundle.moved) * bundle.scale
     square = (error**2).sum(-1)
     return float((4 * np.log1p(square / 4) * bundle.weight).sum() + prior * ((at.inverse - middle) ** 2).sum())
@@ -347,15 +358,19 @@ def _normal_equations(bundle: _Bundle, at: _Solution, middle: float, prior: floa
     error, by_pose, by_depth = _linearised(bundle, at)
     weight = bundle.weight / (1 + (error**2).sum(-1) / 4)
     weighted = by_pose * weight[..., None, None]
-    rows = weighted.swapaxes(0, 1).reshape(weighted.shape[1], -1, 6)  # (K, n * 2, 6)
-    columns = by_pose.swapaxes(0, 1).reshape(rows.shape)
     return _Normal(
-        by_pose=rows.swapaxes(1, 2) @ columns,
+        by_pose=_products(weighted, by_pose),
         by_depth=(weight[..., None] * by_depth**2).sum((1, 2)) + prior,
-        between=np.einsum('nkia,nki->nka', weighted, by_depth).reshape(len(error), -1),
-        slope_pose=np.einsum('nkia,nki->ka', weighted, error).ravel(),
+        between=(by_depth[..., None, :] @ weighted).reshape(len(error), -1),
+        slope_pose=(error[..., None, :] @ weighted).sum((0, 2)).ravel(),
         slope_depth=(weight[..., None] * by_depth * error).sum((1, 2)) + prior * (at.inverse - middle),
     )
+
+
+def _products(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Two ``(n, K, 2, 6)``, summed over n and the axes of the picture; ``(K, 6, 6)``."""
+    rows, columns = (part.swapaxes(0, 1).reshape(part.shape[1], -1, 6) for part in (first, second))
+    return rows.swapaxes(1, 2) @ columns
 
 
 def _step(normal: _Normal, damping: float) -> tuple[np.ndarray, np.ndarray]:
@@ -366,7 +381,10 @@ def _step(normal: _Normal, damping: float) -> tuple[np.ndarray, np.ndarray]:
         block = slice(6 * k, 6 * k + 6)
         square[block, block] += normal.by_pose[k] + damping * np.diag(np.diag(normal.by_pose[k])) + 1e-6 * np.eye(6)
     slope = normal.slope_pose - normal.between.T @ (normal.slope_depth / by_depth)
-    poses = -np.linalg.lstsq(square, slope, rcond=1e-12)[0]
+    try:
+        poses = -np.linalg.solve(square, slope)
+    except np.linalg.LinAlgError:  # no step; more damping follows
+        poses = np.zeros_like(slope)
     depths = -(normal.slope_depth + normal.between @ poses) / by_depth
     return poses.reshape(count, 6).clip(-0.3, 0.3), depths
 
@@ -388,9 +406,9 @@ def _poses_alone(bundle: _Bundle, start: _Solution, steps: int = 5) -> _Solution
         left = error - slide * (share * error).sum(-1, keepdims=True)
         free = by_pose - slide[..., None] * (share[..., None, :] @ by_pose)
         square = (left * error).sum(-1)
-        weight = bundle.weight / (1 + square / 9)
-        normal = np.einsum('nkia,nkib,nk->kab', by_pose, free, weight, optimize=True)
-        slope = np.einsum('nkia,nki,nk->ka', free, error, weight, optimize=True)
+        free = free * (bundle.weight / (1 + square / 9))[..., None, None]
+        normal = _products(by_pose, free)
+        slope = (error[..., None, :] @ free).sum((0, 2))
         size = np.trace(normal, axis1=1, axis2=2)[:, None, None] / 6
         step = -np.linalg.solve(normal + (1e-4 * size + 1e-6) * identity, slope[..., None])[..., 0].clip(-0.3, 0.3)
         at = replace(at, rotation=_turned_by(step[:, :3]) @ at.rotation, travel=at.travel + step[:, 3:])
