@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trecvit_dense.datasets import SyntheticSceneDataset
-from trecvit_dense.models.layers import visual_odometry as vo
+from trecvit_dense.models.layers import bundle_adjustment as ba
 from trecvit_dense.models.layers.visual_odometry import Odometry, VisualOdometry
 
 SIZE = (96, 128)
@@ -21,14 +21,14 @@ def bundle(*, frames: int = 4, points: int = 60, noise: float = 0.0, outliers: f
     rays = np.concatenate([rng.uniform(-0.5, 0.5, (points, 2)), np.ones((points, 1))], 1)
     inverse = rng.uniform(0.3, 1.5, points)
     clock = np.arange(1, frames + 1)[:, None]
-    rotation = vo._turned_by(clock * np.array([0.01, -0.02, 0.005]))
+    rotation = ba.turned_by(clock * np.array([0.01, -0.02, 0.005]))
     travel = clock * np.array([0.05, -0.02, 0.03])
     there = np.einsum('kab,nb->nka', rotation, rays) + inverse[:, None, None] * travel
     moved = there[..., :2] / there[..., 2:] + noise / 300 * rng.standard_normal((points, frames, 2))
     wrong = rng.random(points) < outliers
     moved[wrong] += rng.uniform(0.05, 0.2, (wrong.sum(), frames, 2))
     scale = 300 / 0.3
-    return vo._Bundle(rays, moved, np.ones((points, frames)), scale), vo._Solution(rotation, travel, inverse), wrong
+    return ba.Bundle(rays, moved, np.ones((points, frames)), scale), ba.Solution(rotation, travel, inverse), wrong
 
 
 @pytest.fixture
@@ -38,11 +38,11 @@ def camera():
 
 def test_slopes_are_those_of_the_errors():
     problem, truth, _ = bundle(noise=1.0)
-    error, by_pose, by_depth = vo._linearised(problem, truth)
+    error, by_pose, by_depth = ba._linearised(problem, truth)
     rng, small = np.random.default_rng(1), 1e-6
     poses, depths = rng.standard_normal((4, 6)), rng.standard_normal(60)
-    moved = vo._moved(truth, (small * poses, small * depths), 0.0)
-    found = (vo._linearised(problem, moved)[0] - error) / small
+    moved = ba._moved(truth, (small * poses, small * depths), 0.0)
+    found = (ba._linearised(problem, moved)[0] - error) / small
     wanted = np.einsum('nkia,ka->nki', by_pose, poses) + by_depth * depths[:, None, None]
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-2)
 
@@ -50,8 +50,8 @@ def test_slopes_are_those_of_the_errors():
 def test_a_step_solves_the_normal_equations():
     """Eliminating the depths first changes nothing."""
     problem, truth, _ = bundle(points=20, frames=3, noise=1.0)
-    normal = vo._normal_equations(problem, truth, 1.0, 1.0)
-    poses, depths = vo._step(normal, 0.1)
+    normal = ba._normal_equations(problem, truth, 1.0, 1.0)
+    poses, depths = ba._step(normal, 0.1)
     square = np.zeros((38, 38))
     for k in range(3):
         block = slice(6 * k, 6 * k + 6)
@@ -63,13 +63,12 @@ def test_a_step_solves_the_normal_equations():
 
 
 @pytest.mark.parametrize('outliers', [0.0, 0.2])
-def test_adjustment_finds_ways_and_depths(camera, outliers):
+def test_adjustment_finds_ways_and_depths(outliers):
     """From rough depths and no motion at all; one length stays free."""
     problem, truth, wrong = bundle(noise=0.1, outliers=outliers)
-    camera.freedom = 1e3  # no opinion
     rough = truth.inverse * np.random.default_rng(2).uniform(0.8, 1.25, 60)
-    still = vo._Solution(np.tile(np.eye(3), (4, 1, 1)), np.zeros((4, 3)), rough)
-    found = camera._adjust(problem, vo._poses_alone(problem, still), steps=20)
+    still = ba.Solution(np.tile(np.eye(3), (4, 1, 1)), np.zeros((4, 3)), rough)
+    found = ba.adjusted(problem, ba.poses_alone(problem, still), freedom=1e3, steps=20)
     ratio = np.median(found.inverse[~wrong] / truth.inverse[~wrong])
     np.testing.assert_allclose(found.inverse[~wrong], ratio * truth.inverse[~wrong], rtol=0.05)
     np.testing.assert_allclose(found.travel * ratio, truth.travel, atol=0.003)
@@ -79,8 +78,8 @@ def test_adjustment_finds_ways_and_depths(camera, outliers):
 def test_two_frames_alone_are_a_start(camera):
     """From depths that are all wrong in the same way (near for far), where going on from them stays wrong."""
     problem, truth, _ = bundle(noise=0.2)
-    hollow = vo._Solution(truth.rotation, -truth.travel, 1.8 - truth.inverse)
-    stuck = camera._adjust(problem, hollow)
+    hollow = ba.Solution(truth.rotation, -truth.travel, 1.8 - truth.inverse)
+    stuck = ba.adjusted(problem, hollow)
     found = camera._fresh(problem, hollow, stuck, np.zeros(60, bool))
     assert found.cost < stuck.cost
     assert np.corrcoef(found.inverse, truth.inverse)[0, 1] > 0.95
