@@ -47,7 +47,7 @@ def test_it_learns_one_clip() -> None:
     model, data = build().train(), batch([sample()])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     history = []
-    for _ in range(25):
+    for _ in range(12):
         losses = model(**model.data_preprocessor(data, True), mode='loss')
         total = sum(losses.values())
         optimizer.zero_grad()
