@@ -4,8 +4,8 @@
 #
 #   python tools/train.py configs/classify_vis4mer.py
 #
-# Hardware and time: within 15 minutes
-# Expected: at least 3x chance (0.25 of top-1 among 12 classes) on held-out clips.
+# Hardware and time: two CPU cores, about 15 minutes: estimated from single steps, a whole run has not been made yet.
+# Expected: not measured yet. Wanted is 0.25 of top-1 on held-out clips, three times chance.
 
 _base_ = ['_base_/default_runtime.py']
 
@@ -73,25 +73,19 @@ test_evaluator = val_evaluator
 # The last evaluation is made twice: as it is, and with all memory cleared before every frame.
 reset_state = 'all'
 
-train_cfg = dict(type='FastResumeIterLoop', max_iters=800, val_interval=800)
+train_cfg = dict(type='FastResumeIterLoop', max_iters=1700, val_interval=1700)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='auto',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.02),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.02),
     clip_grad=dict(max_norm=1.0),
-    # The authors' rate for these, and no decay (docs/vis4mer.md).
-    paramwise_cfg=dict(
-        custom_keys={
-            'kernel.log_dt': dict(lr_mult=0.5, decay_mult=0.0),
-            'kernel.w': dict(lr_mult=0.5, decay_mult=0.0),
-            'kernel.B': dict(lr_mult=0.5, decay_mult=0.0),
-        }
-    ),
+    # No decay of these, as the authors (docs/vis4mer.md).
+    paramwise_cfg=dict(custom_keys={name: dict(decay_mult=0.0) for name in ('kernel.log_dt', 'kernel.w', 'kernel.B')}),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=800, T_max=750),
+    dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=1700, T_max=1650),
 ]
