@@ -3,13 +3,13 @@
 #   trecvit extract-features configs/classify_vis4mer_lvu.py features/scene_train --weights VIT \
 #       --cfg-options preset=whole
 #   trecvit extract-features configs/classify_vis4mer_lvu.py features/scene_val --loader val --weights VIT \
-#       --cfg-options preset=whole
+#       --cfg-options preset=whole                      # and the same with scene_test and --loader test
 #   python tools/train.py configs/classify_vis4mer_lvu.py --cfg-options preset=stored
 #
 # VIT is timm's vit_large_patch16_224_in21k; nothing is downloaded. Without presets the encoder runs in every step,
 # frozen, from pretrained=dict(backbone=FILE). Other tasks: change "scene", num_classes, and the number of steps.
 #
-# Hardware and time: not run. Estimated: features two hours and 600 GB of disk (float16), training three hours, on one
+# Hardware and time: not run. Estimated: features two hours and 50 GB of disk (float16), training three hours, on one
 #   GPU of 24 GB; the authors had four GPUs.
 # Expected: 67.44 top-1 on the test videos (as reported in VideoMamba's tables). Which epoch that is, is not published.
 #
@@ -54,7 +54,14 @@ val_dataloader = dict(
     collate_fn=dict(type='pseudo_collate'),
     dataset=dict(type='LVUDataset', data_root='data/lvu', task='scene', split='val', window=60),
 )
-test_dataloader = val_dataloader
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='pseudo_collate'),
+    dataset=dict(type='LVUDataset', data_root='data/lvu', task='scene', split='test', window=60),
+)
 val_evaluator = dict(type='ClassificationMetric', dataset_name='lvu_scene', windows=True, aggregation='sum_probs')
 test_evaluator = val_evaluator
 
@@ -99,7 +106,7 @@ presets = dict(
             type='StoredFeatureDataset', folder='features/scene_val', num_frames=60, window_stride=1
         ),
         'test_dataloader.dataset': dict(
-            type='StoredFeatureDataset', folder='features/scene_val', num_frames=60, window_stride=1
+            type='StoredFeatureDataset', folder='features/scene_test', num_frames=60, window_stride=1
         ),
     },
 )
