@@ -116,6 +116,23 @@ def test_the_head_starts_from_what_motion_says(kind, sign, monkeypatch):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize('trusted', [0.0, 1.0])
+def test_looks_give_way_to_motion(trusted, monkeypatch):
+    """The relief that the decoder adds counts 1 where motion knows nothing, less by ``deference`` where it knows."""
+    found = make_parallax()
+    found.trust = torch.full_like(found.trust, trusted)
+    added = []
+    for deference in (0.0, 0.3):
+        head = make_head((4, 16), parallax=dict(), deference=deference).eval()
+        monkeypatch.setattr(head.parallax, 'forward', lambda *_: (found, RecurrentState()))
+        output, _ = head(make_features((4, 16)), RecurrentState(), SIZE)
+        added.append(output.log_values - found.filled)
+    middle = added[0].mean((2, 3), keepdim=True)
+    torch.testing.assert_close(added[1], middle + (1 - 0.3 * trusted) * (added[0] - middle))
+    assert (added[0] - middle).abs().max() > 1e-3
+
+
+@torch.no_grad()
 def test_steadiness_holds_what_can_be_followed():
     """Answers that differ at random from frame to frame differ less, and what cannot be followed is left alone."""
     head = make_head((4, 16), parallax=dict(), steadiness=0.8).eval()
@@ -216,6 +233,7 @@ def test_bad_truth_is_named(change, message):
         (dict(alignment='mean'), "alignment is 'mean'"),
         (dict(context=dict(stride=2)), 'context has stride 2; wanted one of the scales'),
         (dict(parallax=dict(window=1)), 'over 1 frames'),
+        (dict(deference=1.5), 'deference is 1.5'),
         (dict(steadiness=1.0), 'steadiness is 1.0; wanted a share'),
         (dict(loss_weights=dict(sillog=1.0)), "loss_weights names 'sillog'"),
         (dict(kind='depth', max_depth_m=0.0), 'wanted two numbers, the smaller first'),

@@ -39,6 +39,7 @@ class DPTDepthHead(Head):
         parallax: Options of :class:`.MotionParallax`, which starts from where motion says things are; None: without.
         steadiness: With ``parallax``, the share of every value that is carried over from the last frame where that can
             be followed; 0 answers every frame by itself.
+        deference: With ``parallax``, the share by which the relief that looks add gives way where motion knows.
         context: ``dict(stride=..., depth=2, num_heads=4)``: TRecViT blocks of the head's own at one scale, behind
             parallax (see :class:`trecvit_dense.models.layers.context_blocks.ContextBlocks`); None: none.
         encode: Carry fine maps down to coarse ones first (see :class:`.PyramidFusion`): for backbones that stay as they
@@ -68,6 +69,7 @@ class DPTDepthHead(Head):
         widths: int | Sequence[int] = 128,
         parallax: dict[str, Any] | None = None,
         steadiness: float = 0.0,
+        deference: float = 0.3,
         context: dict[str, int] | None = None,
         encode: bool = False,
         confidence: bool = False,
@@ -87,6 +89,8 @@ class DPTDepthHead(Head):
             raise ValueError(f'depth between {min_depth_m} and {max_depth_m} m; wanted two numbers, the smaller first')
         if not 0 <= steadiness < 1:
             raise ValueError(f'steadiness is {steadiness}; wanted a share from 0 to below 1')
+        if not 0 <= deference <= 1:
+            raise ValueError(f'deference is {deference}; wanted a share from 0 to 1')
         widths = [widths] * len(scales) if isinstance(widths, int) else list(widths)
         self.kind, self.canonical_focal_px = kind, canonical_focal_px
         # Disparity has no unit, but beyond this exp means nothing.
@@ -104,7 +108,7 @@ class DPTDepthHead(Head):
         self.scales, self.stride = tuple(scales), int(scales[0])
         self.reassemble = Reassemble(backbone_channels, backbone_strides, scales=self.scales, widths=widths)
         self.parallax = None if parallax is None else MotionParallax(**parallax)
-        self.reads_grey, self.steadiness = self.parallax is not None, steadiness
+        self.reads_grey, self.steadiness, self.deference = self.parallax is not None, steadiness, deference
         self.see = None if parallax is None else nn.Conv2d(3, widths[0], 3, padding=1)
         self.context_index, self.context = None, None
         if context is not None:
@@ -147,7 +151,11 @@ class DPTDepthHead(Head):
             maps[self.context_index] = chosen.flatten(0, 1)
             new_state.put('context', memory)
         decoded = self.out(self.fusion(maps)).unflatten(0, (batch, time)).float()  # (B, T, 1 or 2, h, w)
-        values = decoded[:, :, 0] + start
+        looks = decoded[:, :, 0]
+        if self.parallax is not None:
+            middle = looks.mean((2, 3), keepdim=True)
+            looks = middle + (looks - middle) * (1 - self.deference * found.trust)
+        values = looks + start
         if self.parallax is not None and self.steadiness:
             values = self._steady(values, found, state.get('steady'))
             new_state['steady'] = values[:, -1]
