@@ -4,9 +4,8 @@
 #   python tools/train.py configs/classify_video_mobile_former.py
 #
 # Hardware and time: two CPU cores, about 15 minutes: estimated from single steps, a whole run has not been made yet.
-#   After 245 steps, where a trial run broke off, the training loss was still at chance (2.49; ln 12 is 2.48).
-# Measured: at chance (0.077 of top-1 on held-out clips) after 700 steps in 10 minutes on two cores; the whole run has not
-# been made. Wanted is 0.25, three times chance; docs/experiments.md says what else was tried.
+# Measured: at chance (0.090 of top-1 on held-out clips, loss 2.485) after 700 steps in 10 minutes on two cores; the
+#   whole run has not been made. Wanted is 0.25, three times chance; docs/experiments.md says what else was tried.
 
 _base_ = ['_base_/default_runtime.py']
 
