@@ -14,17 +14,17 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.random import Generator
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from ..io.frame_source import read_image
 from ..io.mask_file import decode_run_lengths
-from ..registry import DATASETS, TRANSFORMS
+from ..registry import DATASETS
 from ..structures import ObjectMasks, VideoSample
+from .items import build_pipeline, one_thread_in_workers, place_of, run_pipeline, video_item
 from .mask_layout import read_json
 from .procedural.motion import affine, heavy_tailed, path
 from .transforms.colour import ColorJitter
 from .transforms.objects import SelectObjects
-from .video_files import video_item
 
 _TRIES = 10
 _MOST = 8  # objects of one image
@@ -100,23 +100,19 @@ class CocoClipsDataset(Dataset):
             brightness=0.2 * share, contrast=0.2 * share, saturation=0.3 * share, hue=0.05 * share, p=float(colour > 0)
         )
         self.select = SelectObjects(max_objects)
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline or ()]
+        self.pipeline = build_pipeline(pipeline)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``dict(inputs=(T, 3, H, W) uint8 tensor, data_samples=VideoSample)``."""
-        if get_worker_info() is not None:
-            cv2.setNumThreads(0)
-        if index < 0:
-            raise IndexError(f'index is {index}; wanted 0 or more')
-        draw, place = divmod(int(index), len(self))
+        one_thread_in_workers()
+        draw, place = place_of(index, len(self))
         rng = np.random.default_rng([self.seed, draw, place])
         for _ in range(_TRIES):
             sample = self._clip(place, rng)
-            for transform in self.pipeline:
-                sample = transform(sample, rng)
+            sample = run_pipeline(self.pipeline, sample, rng)
             sample = self.select(sample, rng)
             if 0 in sample.masks.first_frame:
                 return video_item(sample)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..structures import VideoSample
 from .depth_sequence import Crop, DepthSequence, NoDepthError
+from .items import run_pipeline
 from .transforms.depth import depth_at
 from .transforms.geometry import pick_frames
 from .video_clips import TRIES, VideoClipsDataset
@@ -113,7 +114,7 @@ class DepthVideoDataset(VideoClipsDataset):
 
     def _transform(self, sample: VideoSample, rng: np.random.Generator) -> VideoSample:
         sample = replace(sample, depth=depth_at(sample.depth, sample.size))
-        return self.run_pipeline(sample, rng)
+        return run_pipeline(self.pipeline, sample, rng)
 
 
 def _selected(

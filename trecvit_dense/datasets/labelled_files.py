@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..io.frame_source import IMAGE_SUFFIXES
+from ..io.json_file import parse_json
 from ..registry import nearest
 
 VIDEO_SUFFIXES = ('.mp4', '.webm', '.mkv', '.avi', '.mov', '.m4v', '.mpg', '.mpeg')
@@ -127,10 +127,7 @@ def read_json_file(path: Path, kind: type, *, wanted: str) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file; wanted {wanted}')
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path}: not a JSON file ({" ".join(str(error).split())})') from None
+    content = parse_json(path)
     if not isinstance(content, kind):
         raise ValueError(f'{path}: holds a {type(content).__name__}; wanted {wanted}')
     return content

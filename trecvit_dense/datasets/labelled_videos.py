@@ -11,16 +11,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from ..io import FrameSource, VideoError
-from ..registry import TRANSFORMS
 from ..structures import VideoSample
+from .items import build_pipeline, one_thread_in_workers, place_of, run_pipeline, video_item
 from .procedural_base import SPLITS
 from .transforms.classification import MultiView, SampleFrames
 from .transforms.geometry import TemporalStride
 from .transforms.long_videos import SpreadClips
-from .video_files import video_item
 
 BLACK = -1  # in place of a frame number: a black frame, where a video is too short
 _PICKERS = (SampleFrames, SpreadClips, TemporalStride, MultiView)
@@ -124,7 +123,7 @@ class LabelledVideosDataset(Dataset):
             if value is not None and min(value) < 1:
                 raise ValueError(f'{name} is {tuple(value)}; wanted at least 1, or none')
         self.split, self.size, self.broken, self.max_videos, self.seed = split, size, broken, max_videos, seed
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline or ()]
+        self.pipeline = build_pipeline(pipeline)
         self.metainfo: dict[str, Any] = dict(dataset_name=dataset_name)
         self.videos: list[LabelledVideo] = []
         self.skipped: dict[str, str] = {}
@@ -177,13 +176,8 @@ class LabelledVideosDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``dict(inputs=(T, 3, H, W) uint8 tensor, data_samples=VideoSample)``; of V views, T is V times the frames."""
-        if get_worker_info() is not None:
-            cv2.setNumThreads(0)  # one thread per worker; more only fight each other
-        if index < 0:
-            raise IndexError(f'index is {index}; wanted 0 or more')
-        draw, place = divmod(int(index), len(self))
-        if draw and self.split != 'train':
-            raise IndexError(f'index is {index}; there are {len(self)} items')
+        one_thread_in_workers()
+        draw, place = place_of(index, len(self), once=None if self.split == 'train' else 'items')
         rng = np.random.default_rng([self.seed, draw, place])
         for _ in range(_TRIES if self.split == 'train' else 1):
             try:
@@ -214,8 +208,7 @@ class LabelledVideosDataset(Dataset):
                 sample.meta['class_name'] = self.classes[video.label]
             if not self.pipeline or not isinstance(self.pipeline[0], _PICKERS):
                 sample.video = sample.video[:]
-            for transform in self.pipeline:
-                sample = transform(sample, rng)
+            sample = run_pipeline(self.pipeline, sample, rng)
         return sample
 
     def video_of(self, place: int) -> LabelledVideo:

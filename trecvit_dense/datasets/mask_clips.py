@@ -16,6 +16,7 @@ import numpy as np
 from ..io.frame_source import read_image
 from ..io.mask_file import mask_header, read_mask
 from ..structures import ObjectMasks, VideoSample
+from .items import run_pipeline
 from .transforms.objects import SelectObjects, first_frames, keep_objects, labels_at
 from .video_clips import TRIES, VideoClipsDataset
 from .video_files import image_size, misfit, reduce_image
@@ -217,7 +218,7 @@ class MaskVideoDataset(VideoClipsDataset):
 
     def _transform(self, sample: VideoSample, rng: np.random.Generator) -> VideoSample:
         sample = replace(sample, masks=labels_at(sample.masks, sample.size))
-        return self.run_pipeline(sample, rng)
+        return run_pipeline(self.pipeline, sample, rng)
 
 
 def given_objects(sequence: MaskSequence, labels: np.ndarray) -> ObjectMasks:

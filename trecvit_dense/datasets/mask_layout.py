@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..io.frame_source import IMAGE_SUFFIXES, natural_key
+from ..io.json_file import parse_json
 from ..registry import nearest
 from .mask_clips import MaskSequence
 
@@ -111,10 +111,7 @@ def read_json(path: Path, key: str) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file')
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path}: not a JSON file ({" ".join(str(error).split())})') from None
+    content = parse_json(path)
     if not isinstance(content, dict) or key not in content:
         raise ValueError(f"{path}: has no '{key}'; wanted a JSON object with it")
     return content

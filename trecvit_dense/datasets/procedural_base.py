@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
-from ..registry import TRANSFORMS
 from ..structures import VideoSample
+from .items import build_pipeline, one_thread_in_workers, place_of, run_pipeline
 from .transforms.objects import SelectObjects
 
 SPLITS = ('train', 'val', 'test')
@@ -62,7 +61,7 @@ class ProceduralDataset(Dataset):
             )
         self.name, self.length, self.seed, self.split = name, length, seed, split
         self.num_objects, self.num_targets = num_objects, num_targets
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline or ()]
+        self.pipeline = build_pipeline(pipeline)
 
     @abstractmethod
     def render(self, rng: np.random.Generator) -> VideoSample:
@@ -73,9 +72,7 @@ class ProceduralDataset(Dataset):
 
     def rng(self, index: int) -> np.random.Generator:
         """The generator from which everything about item ``index`` is drawn."""
-        if index < 0:
-            raise IndexError(f'index is {index}; wanted 0 or more')
-        draw, clip = divmod(int(index), self.length)
+        draw, clip = place_of(index, self.length)
         return np.random.default_rng([self.seed, draw, clip, SPLITS.index(self.split)])
 
     def sample(self, index: int) -> VideoSample:
@@ -99,14 +96,12 @@ class ProceduralDataset(Dataset):
     def _render(self, index: int, rng: np.random.Generator) -> VideoSample:
         sample = self.render(rng)
         sample.name = f'{self.name}_{self.split}_{int(index):06d}'
-        for transform in self.pipeline:
-            sample = transform(sample, rng)
+        sample = run_pipeline(self.pipeline, sample, rng)
         return sample
 
     def __getitem__(self, index: int) -> dict:
         """``dict(inputs=(T, 3, H, W) uint8 tensor, data_samples=VideoSample)``."""
-        if get_worker_info() is not None:
-            cv2.setNumThreads(0)  # one thread per worker; more only fight each other
+        one_thread_in_workers()
         sample = self.sample(index)
         video = torch.from_numpy(np.ascontiguousarray(sample.video.transpose(0, 3, 1, 2)))
         return dict(inputs=video, data_samples=sample)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
-from ..registry import TRANSFORMS
 from ..structures import VideoSample
-from .video_files import video_item
+from .items import build_pipeline, one_thread_in_workers, place_of, video_item
 
 TRIES = 20
 
@@ -50,7 +48,7 @@ class VideoClipsDataset(Dataset):
         self.sequences: list[Any] = []
         self.metainfo = dict(dataset_name=dataset_name)
         self.max_side, self.num_frames, self.strides, self.seed = max_side, num_frames, strides, seed
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline or ()]
+        self.pipeline = build_pipeline(pipeline)
 
     def take(self, sequences: Sequence[Any], *, check: bool, wanted: str) -> None:
         """Use these; with ``check``, and to evaluate, the header of every file is looked at first.
@@ -82,13 +80,8 @@ class VideoClipsDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``dict(inputs=(T, 3, H, W) uint8 tensor, data_samples=VideoSample)``."""
-        if get_worker_info() is not None:
-            cv2.setNumThreads(0)  # one thread per worker; more only fight each other
-        if index < 0:
-            raise IndexError(f'index is {index}; wanted 0 or more')
-        draw, place = divmod(int(index), len(self))
-        if draw and self.num_frames is None:
-            raise IndexError(f'index is {index}; there are {len(self)} videos')
+        one_thread_in_workers()
+        draw, place = place_of(index, len(self), once='videos' if self.num_frames is None else None)
         rng = np.random.default_rng([self.seed, draw, place])
         return video_item(self.whole(place, rng) if self.num_frames is None else self.clip(place, rng))
 
@@ -109,8 +102,3 @@ class VideoClipsDataset(Dataset):
         stride = min(int(rng.integers(self.strides[0], self.strides[1] + 1)), max(1, longest))
         start = int(rng.integers(len(usable) - stride * (self.num_frames - 1)))
         return usable[start + stride * np.arange(self.num_frames)].tolist()
-
-    def run_pipeline(self, sample: VideoSample, rng: np.random.Generator) -> VideoSample:
-        for transform in self.pipeline:
-            sample = transform(sample, rng)
-        return sample

@@ -1,21 +1,12 @@
-"""What data sets that read videos frame by frame share: sizes, reducing, and the item."""
+"""What data sets that read videos frame by frame share: sizes and reducing."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
-
-from ..structures import VideoSample
-
-
-def video_item(sample: VideoSample) -> dict[str, Any]:
-    """The item of one sample; ``inputs`` shares the memory of ``sample.video``, of which a long clip has little."""
-    return dict(inputs=torch.from_numpy(np.ascontiguousarray(sample.video)).permute(0, 3, 1, 2), data_samples=sample)
 
 
 def reduce_image(image: np.ndarray, max_side: int | None) -> np.ndarray:
