@@ -1,29 +1,46 @@
-"""``trecvit benchmark MODEL``: latency of one streaming step, throughput of clips, memory and parameters.
+"""``trecvit benchmark MODEL``: latency of a streaming step, throughput of clips, memory, operations, part of the limit.
 
 Measured on random pixels: speed does not depend on what is seen. Times are medians (and the 95th percentile) of steps
 after a warm-up. CPU time is what this process itself worked, summed over its threads: with one thread on a CPU it is
-the step's time whatever else the machine is busy with. Memory is the peak of the device on CUDA, and of the whole
-process so far, libraries and earlier rows included, on a CPU.
+the step's time whatever else the machine is busy with, and the time of a clip is CPU time, too. Memory is the peak of
+the whole process in the row, libraries and weights included (where the system cannot forget a peak, that of its life so
+far), and of the device on CUDA.
 
-``trecvit benchmark heads`` measures what several heads on one pass cost, ``trecvit benchmark claims`` what the papers
-say about the cost of the backbones, and ``trecvit benchmark masks-evaluator`` the program ``trecvit eval-masks``; their
-``--help`` says more.
+The last two columns are parts of the limit, of a step and of a clip: the time that the model's matrix products and
+convolutions take here when each is run alone by the fastest library, over the time of the model. Both are the shortest
+of several. ``--no-limit`` saves the half minute that it takes; the json has the rate of every product by every library.
+
+    trecvit benchmark point_track_tapnext_tiny --threads 1 --out rows.json
+    trecvit benchmark boxed --sweep points 16 64 256 1024 --plot points.png    # frames, points, size, batch or threads
+
+``trecvit benchmark NAME --help`` says more about the other measurements: ``heads``: what several heads on one pass
+cost; ``constant``: frame 10,000 against frame 10; ``peers``: other people's models and plainer ones in the same run;
+``training-memory`` and ``data-wait``: what a training step holds, and how long it waits for data; ``claims``: what the
+papers say about cost; ``masks-evaluator``: the program ``trecvit eval-masks``.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
-import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from trecvit_dense.cli.options import add_cfg_options, check_out, make_parser, pick_device, say
 
 _MODES = ('full', 'read_only')
+_QUERIES = (16, 64, 256)
+_OTHERS = {  # first word of the command line: module of this package
+    'claims': 'benchmark_claims',
+    'constant': 'benchmark_constant',
+    'data-wait': 'benchmark_data_wait',
+    'heads': 'benchmark_heads',
+    'masks-evaluator': 'benchmark_masks',
+    'peers': 'benchmark_peers',
+    'training-memory': 'benchmark_training',
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +48,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'model', metavar='MODEL', help="checkpoint (.pth, .safetensors, 'boxed'), or a config: random weights"
     )
     parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='pixels of the model input')
-    parser.add_argument('--queries', type=int, nargs='+', default=[16, 64, 256], help='numbers of points, one row each')
+    parser.add_argument('--queries', type=int, nargs='+', help='numbers of points, one row each (default: 16 64 256)')
     parser.add_argument('--attention', choices=_MODES, help='this mode only (default: all)')
     parser.add_argument('--clip', type=int, default=16, metavar='T', help='frames of the clip for the throughput')
+    parser.add_argument('--batch', type=int, default=1, help='videos at once')
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), nargs='+', default=['float32'], help='autocast')
+    parser.add_argument(
+        '--sweep', nargs='+', metavar=('NAME', 'V'), help='rows for frames, points, size, batch or threads: frames 8 16'
+    )
+    parser.add_argument('--plot', type=Path, metavar='FILE.png', help='draw the curves of --sweep')
     parser.add_argument('--steps', type=int, default=20, help='timed steps')
+    parser.add_argument('--no-limit', action='store_true', help='do not measure matrix products')
     parser.add_argument('--device', default='auto')
     parser.add_argument('--threads', type=int, help='CPU threads (default: as torch chooses)')
     parser.add_argument('--out', type=Path, metavar='FILE', help='also write the rows as json')
@@ -42,12 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from trecvit_dense.cli import benchmark_claims, benchmark_heads, benchmark_masks
-
     arguments = list(sys.argv[1:] if argv is None else argv)
-    for other in (benchmark_claims, benchmark_heads, benchmark_masks):
-        if arguments[:1] == [other.NAME]:
-            return other.main(arguments[1:])
+    if arguments and arguments[0] in _OTHERS:
+        return import_module(f'trecvit_dense.cli.{_OTHERS[arguments[0]]}').main(arguments[1:])
     parser = make_parser(__doc__)
     add_arguments(parser)
     return benchmark(parser.parse_args(arguments))
@@ -56,38 +77,78 @@ def main(argv: Sequence[str] | None = None) -> int:
 def benchmark(args: argparse.Namespace) -> int:
     import torch
 
+    from trecvit_dense.cli import benchmark_rows, benchmark_sweep
     from trecvit_dense.engine import track
+    from trecvit_dense.engine.measuring import counts_cpu_time
     from trecvit_dense.engine.runner import versions
     from trecvit_dense.io.atomic import write_json
 
     check_numbers(args)
-    check_out(args.out)
+    axis, values = benchmark_sweep.parse(args.sweep)
+    check_outputs(args)
     if args.threads:
         torch.set_num_threads(args.threads)
     device = pick_device(args.device)
     model = load(args, device)
-    size = input_size(model, args.size)
     about = versions()
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    cases = benchmark_sweep.spread(plan(model, args), axis, values)
+    size = cases[0].size
     say(f'{args.model}: {parameters / 1e6:.2f} M parameters, {size[0]}x{size[1]} input')
     say(f'torch {about["torch"]}, {about["device"]}, running on {device}')
-    counts = args.queries if has_points(model) else [0]
-    cases = [(mode, queries) for mode in modes(model, args.attention) for queries in counts]
-    rows = []
-    for mode, queries in track(cases, description='benchmark'):
-        if mode:
-            model.heads['points'].attention = mode
-        rows.append(dict(attention=mode or '-', points=queries, **measure(model, size, queries, args, device)))
+    rows, rates, limits = [], None if args.no_limit else {}, {}
+    for case in track(cases, description='benchmark'):
+        row, limits = benchmark_rows.measure(model, case, device, steps=args.steps, rates=rates)
+        rows.append(row)
     if args.out:
-        write_json(args.out, dict(about, parameters=parameters, size=size, rows=rows))
-    print(table(rows))
-    for line in ratios(rows, 'step_cpu_ms' if device == 'cpu' else 'step_ms'):
+        found = {name: limit.as_dict() for name, limit in limits.items()}
+        write_json(args.out, dict(about, parameters=parameters, size=size, rows=rows, limit_of_last_row=found))
+    print(benchmark_rows.table(rows))
+    key = 'step_cpu_ms' if counts_cpu_time(device) else 'step_ms'
+    grown = benchmark_sweep.growth(rows, axis, key) if axis else []
+    for line in (*benchmark_rows.ratios(rows, key), *told(limits), *grown):
         print(line)
+    if args.plot:
+        benchmark_sweep.plot(rows, axis, f'{args.model}, {device}', args.plot)
     return 0
 
 
+def check_outputs(args: argparse.Namespace) -> None:
+    check_out(args.out)
+    check_out(args.plot)
+    if args.plot and not args.sweep:
+        raise ValueError(f'--plot {args.plot} draws a sweep; add e.g. --sweep frames 8 16 32')
+
+
+def plan(model: Any, args: argparse.Namespace) -> list[Any]:
+    """The cases without the sweep."""
+    import torch
+
+    from trecvit_dense.cli.benchmark_rows import Case
+
+    default = _QUERIES if not args.sweep else _QUERIES[1:2]
+    counts = (args.queries or default) if has_points(model) else [0]
+    common = dict(size=input_size(model, args.size), frames=args.clip, batch=args.batch)
+    threads = torch.get_num_threads()
+    return [
+        Case(mode, count, threads=threads, dtype=dtype, **common)
+        for mode in modes(model, args.attention)
+        for count in counts
+        for dtype in args.dtype
+    ]
+
+
+def told(limits: dict[str, Any]) -> list[str]:
+    """The limits of the last row in words."""
+    return [
+        f'limit of a {name}: {limit.flops / 1e9:.2f} GFLOP in {1000 * limit.seconds:.2f} ms, '
+        f'{limit.gflops_per_s:.0f} GFLOP/s; the fastest of its products reaches {limit.best_gflops_per_s:.0f}'
+        for name, limit in limits.items()
+    ]
+
+
 def check_numbers(args: argparse.Namespace) -> None:
-    least = dict(clip=1, steps=1, threads=1, size=1, queries=0)
+    least = dict(clip=1, steps=1, threads=1, size=1, queries=0, batch=1)
     for name, wanted in least.items():
         value = getattr(args, name)
         if value is not None and min(value if isinstance(value, (list, tuple)) else [value]) < wanted:
@@ -123,81 +184,6 @@ def modes(model: Any, wanted: str | None = None) -> tuple[str | None, ...]:
     if not has_points(model) or not hasattr(model.heads['points'], 'attention'):
         return (None,)
     return (wanted,) if wanted else _MODES
-
-
-def measure(model: Any, size: tuple[int, int], queries: int, args: argparse.Namespace, device: str) -> dict[str, float]:
-    """Latency of a step of one frame, frames per second of a whole clip, peak memory and bytes of state."""
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    clip = torch.rand(1, args.clip, 3, *size, generator=generator).to(device)
-    query = torch.rand(1, queries, 3, generator=generator) * torch.tensor([0.0, size[1], size[0]])
-    start = dict(points=dict(query_txy=query.to(device))) if queries else {}
-    if device.startswith('cuda'):
-        torch.cuda.reset_peak_memory_stats(device)
-    with torch.inference_mode():
-        state = model.start(1, device, **start)
-        for _ in range(min(3, args.steps)):
-            _, state = model.step(clip[:, :1], state)
-        times, cpu_times = [], []
-        for _ in range(args.steps):
-            worked = time.process_time()
-            seconds, (_, state) = timed(lambda state=state: model.step(clip[:, :1], state), device)
-            times.append(seconds)
-            cpu_times.append(time.process_time() - worked)
-        repeats = max(1, args.steps // args.clip)
-        clip_times = [
-            timed(lambda: model.step(clip, model.start(1, device, **start)), device)[0] for _ in range(repeats)
-        ]
-    return dict(
-        step_ms=1000 * statistics.median(times),
-        step_p95_ms=1000 * sorted(times)[int(0.95 * (len(times) - 1))],
-        step_cpu_ms=1000 * statistics.median(cpu_times),
-        clip_fps=args.clip / min(clip_times),
-        peak_mb=peak_bytes(device) / 2**20,
-        state_kb=state.nbytes / 2**10,
-    )
-
-
-def timed(function: Callable[[], Any], device: str) -> tuple[float, Any]:
-    import torch
-
-    wait = torch.cuda.synchronize if device.startswith('cuda') else (lambda: None)
-    wait()
-    begin = time.perf_counter()
-    result = function()
-    wait()
-    return time.perf_counter() - begin, result
-
-
-def peak_bytes(device: str) -> int:
-    import torch
-
-    if device.startswith('cuda'):
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == 'darwin' else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def table(rows: list[dict]) -> str:
-    titles = ('step ms', 'p95 ms', 'cpu ms', 'clip f/s', 'peak MB', 'state kB')
-    head = f'{"attention":<10}{"points":>7}' + ''.join(f'{title:>10}' for title in titles)
-    lines = [
-        f'{row["attention"]:<10}{row["points"]:>7}{row["step_ms"]:>10.2f}{row["step_p95_ms"]:>10.2f}'
-        f'{row["step_cpu_ms"]:>10.2f}{row["clip_fps"]:>10.1f}{row["peak_mb"]:>10.0f}{row["state_kb"]:>10.0f}'
-        for row in rows
-    ]
-    return '\n'.join([head, *lines])
-
-
-def ratios(rows: list[dict], key: str = 'step_ms') -> list[str]:
-    """How much faster read-only prompts are than full attention, for each number of points; ``key`` is a time."""
-    full = {row['points']: row for row in rows if row['attention'] == 'full'}
-    return [
-        f'read_only / full at {row["points"]} points: step time x{row[key] / full[row["points"]][key]:.2f}'
-        for row in rows
-        if row['attention'] == 'read_only' and row['points'] in full
-    ]
 
 
 if __name__ == '__main__':

@@ -141,7 +141,7 @@ def measure(model: Any, size: tuple[int, int], args: argparse.Namespace, device:
     """Streams of the backbone alone, of each head and of all heads, which take turns."""
     import torch
 
-    from trecvit_dense.cli.benchmark import timed
+    from trecvit_dense.cli.benchmark_rows import timed
     from trecvit_dense.engine import track
     from trecvit_dense.engine.costs import count_flops
 

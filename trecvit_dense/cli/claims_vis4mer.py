@@ -166,7 +166,7 @@ def transforms(load: Load, device: str) -> dict[str, float]:
 
 def seconds(function: Callable[[], Any], device: str, *, repeats: int = 1) -> float:
     """The fastest of ``repeats``. Of one thread on a CPU the work counts, whatever else the machine is busy with."""
-    from trecvit_dense.cli.benchmark import timed
+    from trecvit_dense.cli.benchmark_rows import timed
 
     alone = device == 'cpu' and torch.get_num_threads() == 1
     best = float('inf')

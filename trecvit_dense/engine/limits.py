@@ -25,6 +25,8 @@ from torch.utils.flop_counter import flop_registry
 from trecvit_dense.engine.measuring import shortest
 
 _ONE_BY_ONE = 64  # batched products up to this many are also tried one after the other
+_MATTERS = 0.01  # of the operations: products below are timed in a hurry, for a model may have hundreds
+_LONG, _SHORT = dict(repeats=5, at_least_s=0.02), dict(repeats=2)
 _aten = torch.ops.aten
 _FACTORS = {_aten.mm: (0, 1), _aten.addmm: (1, 2), _aten.bmm: (0, 1), _aten.baddbmm: (1, 2)}
 
@@ -120,7 +122,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor) -> Callable[[], Tensor]:
 
 
 def _mkl(x: Tensor, weight: Tensor, bias: Tensor) -> Callable[[], Tensor]:
-    ready = torch.ops.mkl._mkl_reorder_linear_weight(weight.to_mkldnn(), x.shape[0])
+    ready = torch.ops.mkl._mkl_reorder_linear_weight(weight, x.shape[0])
     return lambda: torch.ops.mkl._mkl_linear(x, ready, weight, bias, x.shape[0])
 
 
@@ -205,7 +207,7 @@ class Limit:
     @property
     def best_gflops_per_s(self) -> float:
         """Of the fastest among the products that make up at least 1 % of the operations."""
-        large = [rate for rate in self.rates if rate.count * rate.product.flops >= 0.01 * self.flops]
+        large = [rate for rate in self.rates if rate.count * rate.product.flops >= _MATTERS * self.flops]
         return max(rate.product.flops / rate.seconds / 1e9 for rate in large)
 
     def fraction(self, seconds: float) -> float:
@@ -248,7 +250,7 @@ def measure_limit(
         products: Of :func:`find_products`.
         device: Where.
         known: Rates that were measured before are taken from here, and new ones are added.
-        timer: ``timer(call, device, at_least_s=...)`` gives seconds.
+        timer: Gives the seconds of a call, as :func:`.shortest` does.
         progress: Wraps the list of products, for a progress bar.
 
     Raises:
@@ -257,17 +259,19 @@ def measure_limit(
     if not products:
         raise ValueError('this model makes no matrix product and no convolution: there is no limit to measure')
     known = {} if known is None else known
+    total = sum(count * product.flops for product, count in products.items())
     for product in progress([product for product in products if product not in known]):
-        known[product] = _rate(product, device, timer)
+        matters = products[product] * product.flops >= _MATTERS * total
+        known[product] = _rate(product, device, timer, **(_LONG if matters else _SHORT))
     return Limit([Rate(**{**vars(known[product]), 'count': count}) for product, count in products.items()])
 
 
-def _rate(product: Product, device: str, timer: Callable[..., float]) -> Rate:
+def _rate(product: Product, device: str, timer: Callable[..., float], **effort: float) -> Rate:
     seconds = {}
     for name, way in routes(product, device).items():
         try:
             with torch.inference_mode():
-                seconds[name] = timer(way, device, at_least_s=0.02)
+                seconds[name] = timer(way, device, **effort)
         except (RuntimeError, AttributeError, NotImplementedError):
             if not seconds:  # the first is torch's own way, which the model needs itself
                 raise

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+_READABLE_S = 1e-3  # what a clock tells well
 _STATUS = Path('/proc/self/status')
 _CLEAR = Path('/proc/self/clear_refs')
 
@@ -39,12 +40,16 @@ def seconds_of(function: Callable[[], Any], device: str) -> float:
 
 
 def shortest(function: Callable[[], Any], device: str, *, repeats: int = 3, at_least_s: float = 0.0) -> float:
-    """Seconds of the shortest call, of ``repeats`` after one that is not counted; more until ``at_least_s`` is over."""
+    """Seconds of the shortest call, of ``repeats`` after one that is not counted; more until ``at_least_s`` is over.
+
+    Calls that are shorter than a millisecond are timed several at once.
+    """
     function()
+    calls = max(1, math.ceil(_READABLE_S / max(seconds_of(function, device), 1e-6)))
     times = []
-    while len(times) < repeats or sum(times) < at_least_s:
-        times.append(seconds_of(function, device))
-    return min(times)
+    while len(times) < repeats or calls * sum(times) < at_least_s:
+        times.append(seconds_of(lambda: [function() for _ in range(calls)], device) / calls)
+    return max(min(times), 1e-9)
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:

@@ -1,0 +1,212 @@
+"""One row of ``trecvit benchmark``: what a model costs for one number of frames, points, pixels, videos and threads."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trecvit_dense.engine.limits import Limit, Product, Rate, find_products, measure_limit
+from trecvit_dense.engine.measuring import ProcessPeak, counts_cpu_time, seconds_of
+
+_WARMUP = 3  # steps
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is run.
+
+    Attributes:
+        attention: Mode of the point head; None where it has no choice.
+        points: Queries of every video.
+        frames: Of the clip; a step has one.
+        size: ``(H, W)`` px of the model input.
+        batch: Videos at once.
+        threads: Of the CPU.
+        dtype: ``'float32'``, or ``'bfloat16'``: autocast.
+        path: How the weights are laid out: ``'plain'``.
+    """
+
+    attention: str | None
+    points: int
+    frames: int
+    size: tuple[int, int]
+    batch: int = 1
+    threads: int = 1
+    dtype: str = 'float32'
+    path: str = 'plain'
+
+
+class Load:
+    """Random video and queries for a case, and the calls that are timed."""
+
+    def __init__(self, model: Any, case: Case, device: str) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.model, self.case, self.device = model, case, device
+        self.clip = torch.rand(case.batch, case.frames, 3, *case.size, generator=generator).to(device)
+        corner = torch.tensor([0.0, case.size[1], case.size[0]])
+        query = torch.rand(case.batch, case.points, 3, generator=generator) * corner
+        self.queries = dict(points=dict(query_txy=query.to(device))) if case.points else {}
+        if case.attention:
+            model.heads['points'].attention = case.attention
+
+    def start(self) -> Any:
+        return self.model.start(self.case.batch, self.device, **self.queries)
+
+    def advance(self, video: Tensor, state: Any) -> Any:
+        """The state after ``video``."""
+        with self.precision():
+            return self.model.step(video, state)[1]
+
+    def step(self, state: Any) -> Any:
+        return self.advance(self.clip[:, :1], state)
+
+    def whole(self) -> Any:
+        return self.advance(self.clip, self.start())
+
+    def precision(self) -> contextlib.AbstractContextManager:
+        if self.case.dtype == 'float32':
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.partition(':')[0], getattr(torch, self.case.dtype))
+
+
+def measure(
+    model: Any, case: Case, device: str, *, steps: int, rates: dict[Product, Rate] | None = None
+) -> tuple[dict[str, Any], dict[str, Limit]]:
+    """The row, and the limits of a step and of the clip.
+
+    Args:
+        model: A perceiver, in eval mode on ``device``.
+        case: What is run.
+        device: Where.
+        steps: Timed steps.
+        rates: Of matrix products, measured before; new ones are added. None: the limit is not measured.
+    """
+    torch.set_num_threads(case.threads)
+    load = Load(model, case, device)
+    process, on_gpu = ProcessPeak(), device.startswith('cuda')
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    with torch.inference_mode():
+        times, cpu_times, state = time_steps(load, steps)
+        clips = [seconds_of(load.whole, device) for _ in range(max(2, steps // case.frames))]
+    device_bytes = torch.cuda.max_memory_allocated(device) if on_gpu else None
+    process_bytes = process.nbytes
+    row = dict(
+        vars(case),
+        size=list(case.size),
+        attention=case.attention or '-',
+        step_ms=1000 * statistics.median(times),
+        step_p95_ms=1000 * sorted(times)[math.ceil(0.95 * len(times)) - 1],
+        step_cpu_ms=1000 * statistics.median(cpu_times),
+        clip_ms=1000 * min(clips),
+        clip_fps=case.batch * case.frames / min(clips),
+        peak_mb=(device_bytes if on_gpu else process_bytes) / 2**20,
+        process_mb=process_bytes / 2**20,
+        device_mb=device_bytes / 2**20 if on_gpu else None,
+        state_kb=state.nbytes / 2**10,
+    )
+    if rates is None:
+        return row, {}
+    shortest_step = min(cpu_times if counts_cpu_time(device) else times)
+    return with_limits(row, load, rates, {'step': shortest_step, 'clip': min(clips)})
+
+
+def time_steps(load: Load, steps: int) -> tuple[list[float], list[float], Any]:
+    """Seconds by the clock and of CPU time of each step, and the state after them."""
+    state = load.start()
+    for _ in range(min(_WARMUP, steps)):
+        state = load.step(state)
+    times, cpu_times = [], []
+    for _ in range(steps):
+        worked = time.process_time()
+        seconds, state = timed(lambda state=state: load.step(state), load.device)
+        times.append(seconds)
+        cpu_times.append(time.process_time() - worked)
+    return times, cpu_times, state
+
+
+def with_limits(
+    row: dict[str, Any], load: Load, rates: dict[Product, Rate], seconds: dict[str, float]
+) -> tuple[dict[str, Any], dict[str, Limit]]:
+    """The row with operations and the part of the limit, of a step and of the clip."""
+    calls = dict(step=lambda: load.step(load.start()), clip=load.whole)
+    limits = {}
+    for name, call in calls.items():
+        limit = limits[name] = measure_limit(find_products(call), load.device, known=rates)
+        row |= {
+            f'{name}_gflop': limit.flops / 1e9,
+            f'{name}_gflops_per_s': limit.flops / seconds[name] / 1e9,
+            f'{name}_limit_gflops_per_s': limit.gflops_per_s,
+            f'{name}_of_limit': limit.fraction(seconds[name]),
+            f'{name}_of_best': limit.flops / seconds[name] / 1e9 / limit.best_gflops_per_s,
+        }
+    return row, limits
+
+
+def timed(function: Callable[[], Any], device: str) -> tuple[float, Any]:
+    """Seconds by the clock, and the result."""
+    wait = torch.cuda.synchronize if device.startswith('cuda') else (lambda: None)
+    wait()
+    begin = time.perf_counter()
+    result = function()
+    wait()
+    return time.perf_counter() - begin, result
+
+
+# --------------------------------------------------------------------------------------------------------- table
+
+_COLUMNS = (  # title, key, format, factor
+    ('step ms', 'step_ms', '.2f', 1),
+    ('p95 ms', 'step_p95_ms', '.2f', 1),
+    ('cpu ms', 'step_cpu_ms', '.2f', 1),
+    ('clip f/s', 'clip_fps', '.1f', 1),
+    ('process MB', 'process_mb', '.0f', 1),
+    ('device MB', 'device_mb', '.0f', 1),
+    ('state kB', 'state_kb', '.0f', 1),
+    ('GFLOP', 'step_gflop', '.2f', 1),
+    ('step %', 'step_of_limit', '.0f', 100),
+    ('clip %', 'clip_of_limit', '.0f', 100),
+)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows, with what is the same in all of them left out; the last two columns are parts of the limit."""
+    names = [name for name in ('frames', 'size', 'batch', 'threads', 'dtype', 'path') if _differs(rows, name)]
+    columns = [column for column in _COLUMNS if any(row.get(column[1]) is not None for row in rows)]
+    head = f'{"attention":<10}{"points":>7}' + ''.join(f'{name:>10}' for name in names)
+    lines = [head + ''.join(f'{title:>11}' for title, *_ in columns)]
+    for row in rows:
+        cells = [f'{row["attention"]:<10}{row["points"]:>7}', *(f'{_word(row[name]):>10}' for name in names)]
+        cells += [f'{factor * row[key]:>11{form}}' for _, key, form, factor in columns]
+        lines.append(''.join(cells))
+    return '\n'.join(lines)
+
+
+def _differs(rows: Sequence[dict[str, Any]], name: str) -> bool:
+    return any(row[name] != rows[0][name] for row in rows)
+
+
+def _word(value: Any) -> str:
+    return 'x'.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def ratios(rows: list[dict], key: str = 'step_ms') -> list[str]:
+    """How much faster read-only prompts are than full attention, for each number of points; ``key`` is a time."""
+    full = {_place(row): row for row in rows if row['attention'] == 'full'}
+    return [
+        f'read_only / full at {row["points"]} points: step time x{row[key] / full[_place(row)][key]:.2f}'
+        for row in rows
+        if row['attention'] == 'read_only' and _place(row) in full
+    ]
+
+
+def _place(row: dict[str, Any]) -> tuple:
+    return tuple(_word(row[name]) for name in ('points', 'frames', 'size', 'batch', 'threads', 'dtype', 'path'))
