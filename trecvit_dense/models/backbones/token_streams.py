@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from trecvit_dense.structures import PromptGroup, RecurrentState
 
@@ -145,10 +146,18 @@ def _join(groups: list[PromptGroup], keys: list[str], state: RecurrentState | No
     reset = _join_masks(resets, groups, default=False)
     active = _join_masks([group.active for group in groups], groups, default=True)
     tokens = groups[0].tokens
+    if can_look(tokens):  # most frames start and stop nothing, and are faster without masks
+        reset = None if reset is None or not bool(reset.any()) else reset
+        active = None if active is None or bool(active.all()) else active
     if len(groups) > 1:
         tokens = torch.cat([group.tokens.to(tokens.dtype) for group in groups], dim=2)
     sizes = [group.tokens.shape[2] for group in groups]
     return TokenStream(keys, sizes, clear(tokens, active), reset, active, groups[0].item_size)
+
+
+def can_look(x: Tensor) -> bool:
+    """Whether Python may branch on a tensor's numbers: on a GPU it would wait for them, and a graph has one branch."""
+    return x.device.type == 'cpu' and not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode()
 
 
 def _reset_first(group: PromptGroup) -> Tensor:

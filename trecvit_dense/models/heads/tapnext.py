@@ -14,8 +14,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from trecvit_dense.models.backbones.token_streams import can_look
 from trecvit_dense.models.heads.base import Head, PointOutput
 from trecvit_dense.models.heads.point_slots import begin_slots, spread_slots
+from trecvit_dense.models.layers.kept import Kept
 from trecvit_dense.models.losses.point_loss import TAPNextLoss
 from trecvit_dense.registry import MODELS
 from trecvit_dense.structures import Features, PromptGroup, RecurrentState, VideoSample
@@ -68,7 +70,16 @@ def position_encoding(yx: Tensor, image_size: tuple[int, int], dim: int, *, bord
         border: Outside the outermost pixel centres: ``'clamp'`` as the JAX program, or ``'zero'`` as the torch program,
             which fades the encoding out within half a pixel of the border.
     """
-    tables = [sincos_axis(length, dim // 2, yx.device) for length in image_size]
+    return encode_position(yx, axis_tables(image_size, dim, yx.device), border=border)
+
+
+def axis_tables(image_size: tuple[int, int], dim: int, device: torch.device | None = None) -> list[Tensor]:
+    """Tables ``(H, dim / 2)`` and ``(W, dim / 2)`` of an image."""
+    return [sincos_axis(length, dim // 2, device) for length in image_size]
+
+
+def encode_position(yx: Tensor, tables: list[Tensor], *, border: str = 'clamp') -> Tensor:
+    """:func:`position_encoding` with the tables at hand."""
     y, y_inside = sample_axis(tables[0], yx[..., 0] - 0.5, border=border)
     x, x_inside = sample_axis(tables[1], yx[..., 1] - 0.5, border=border)
     return torch.cat([x * y_inside[..., None], y * x_inside[..., None]], -1)
@@ -184,6 +195,7 @@ class TAPNextHead(Head):
         self.loss_terms = MODELS.build(loss or dict(type=TAPNextLoss))
         learnt = self.loss_terms.weights['certainty'] > 0
         self.certainty_head = token_mlp(dim, hidden_dim, 1, numerics) if learnt else None
+        self.kept = Kept()  # the tables of positions
         for token in (self.mask_token, self.unknown_token, self.point_query_token):
             nn.init.normal_(token, std=dim**-0.5)
 
@@ -211,7 +223,9 @@ class TAPNextHead(Head):
         """Point query tokens ``(B, Q, C)`` for ``(B, Q, 2)`` pixels of the model input."""
         ratio = [own / size for own, size in zip(self.image_size, input_size, strict=True)]
         yx = query_xy.flip(-1) * query_xy.new_tensor(ratio)
-        return self.point_query_token + position_encoding(yx, self.image_size, self.dim, border=self.border)
+        make = partial(axis_tables, self.image_size, self.dim, yx.device)
+        tables = self.kept.get(yx.device, [self.point_query_token], make)
+        return self.point_query_token + encode_position(yx, tables, border=self.border)
 
     def prompts(self, state: RecurrentState, num_frames: int, input_size: tuple[int, int]) -> list[PromptGroup]:
         """One token per slot and frame; empty slots are inactive, and their content is never read."""
@@ -221,7 +235,8 @@ class TAPNextHead(Head):
         slots = spread_slots(state, num_frames)
         index, asked = slots.index[..., None, None], query[:, None, :, :1].long()  # (B, T, 1, 1), (B, 1, Q, 1)
         tokens = torch.where(index < asked, self.unknown_token, self.mask_token)  # (B, T, Q, C)
-        tokens = torch.where(index == asked, self.query_tokens(query[..., 1:], input_size)[:, None], tokens)
+        if self.training or not can_look(tokens) or bool((index == asked).any()):
+            tokens = torch.where(index == asked, self.query_tokens(query[..., 1:], input_size)[:, None], tokens)
         # Attention without a mask is faster; training pays for the look, streaming stays free of such a branch.
         active = None if self.training and bool(slots.active.all()) else slots.active
         return [PromptGroup(GROUP, tokens, attention=self.attention, active=active, reset=slots.reset)]

@@ -33,7 +33,12 @@ class Attention(nn.Module):
         embed_dim: Token width ``C``.
         num_heads: Must divide ``embed_dim``.
         fused: See :func:`attend`; concerns :meth:`forward` alone.
+
+    Attributes:
+        attend: How :meth:`forward` attends; whoever knows a faster way for the shapes at hand may put it here.
     """
+
+    attend = staticmethod(attend)
 
     def __init__(self, embed_dim: int, num_heads: int, *, fused: bool = True) -> None:
         super().__init__()
@@ -59,7 +64,7 @@ class Attention(nn.Module):
         """
         query, key, value = self._project(x)
         mask = None if active is None else active.flatten(0, 1)[:, None, None]  # (B * T, 1, 1, N)
-        y = attend(query, key, value, mask=mask, fused=self.fused)
+        y = self.attend(query, key, value, mask=mask, fused=self.fused)
         return self._merge(y, x), (key, value)
 
     def read(self, x: Tensor, memory: KeyValue, *, item_size: int = 1, active: Tensor | None = None) -> Tensor:

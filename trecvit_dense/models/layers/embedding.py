@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .kept import Kept
+
 
 def lecun_normal_(weight: Tensor) -> Tensor:
     """Truncated normal (at two deviations) with variance ``1 / fan_in``, as flax initialises convolutions and Dense."""
@@ -56,10 +58,13 @@ class LearnedPosition(nn.Module):
         self.grid = tuple(grid)
         self.table = nn.Parameter(torch.empty(1, grid[0] * grid[1], dim))
         nn.init.normal_(self.table, std=dim**-0.5)
+        self.kept = Kept()
 
     def forward(self, grid: tuple[int, int]) -> Tensor:
         """``(1, h * w, C)`` for a grid ``(h, w)``."""
-        return interpolate_table(self.table, self.grid, grid)
+        if tuple(grid) == self.grid:
+            return self.table
+        return self.kept.get(tuple(grid), [self.table], lambda: interpolate_table(self.table, self.grid, grid))
 
 
 class SinCosPosition(nn.Module):
@@ -70,10 +75,12 @@ class SinCosPosition(nn.Module):
         sincos2d((1, 1), dim, device='cpu')  # says at once when the width does not fit
         self.dim = dim
         self.register_buffer('_device', torch.empty(0), persistent=False)
+        self.kept = Kept()
 
     def forward(self, grid: tuple[int, int]) -> Tensor:
         """``(1, h * w, C)`` for a grid ``(h, w)``."""
-        return sincos2d(grid, self.dim, device=self._device.device)
+        device = self._device.device
+        return self.kept.get(tuple(grid), [self._device], lambda: sincos2d(grid, self.dim, device=device))
 
 
 class PatchEmbed(nn.Module):

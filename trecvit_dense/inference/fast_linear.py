@@ -1,0 +1,343 @@
+"""``speed_up``: a model for use, with each linear layer computed the way that is fastest on this machine.
+
+Nothing is known of processors by name. On its first call with a shape a layer measures the kernels that torch offers
+(:mod:`.fast_kernels`) and keeps the fastest that agrees with the plain one, for all layers of that shape; every layer
+checks on its own numbers that it agrees. What changes is how a module's ``forward`` is computed: modules, parameters
+and their names stay as they are, and :func:`restore` takes it back. Where a gradient is wanted, under autocast, when
+torch compiles, exports or counts, and on a device without such a choice, the plain layers run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from trecvit_dense.models.layers.attention import MLP, Attention, attend
+from trecvit_dense.models.layers.embedding import PatchEmbed
+from trecvit_dense.models.layers.kept import Kept
+from trecvit_dense.models.layers.recurrent_block import GatedMLP
+
+from .fast_kernels import ACTIVATIONS, PLAIN, Choice, Kernel, choose, measure
+
+PRECISIONS = ('auto', 'fp32', 'bf16', 'int8')
+_KEPT = 'fast_weights'  # name of the child that holds a layer's packed weights
+_CHECKED = 256  # rows on which a layer is checked
+_PATIENCE = 2  # calls with another number of rows before weights are packed again
+_MEASURED: dict[tuple, Choice] = {}  # in this process, whatever the model
+_HELD_BYTES = 64 << 20  # of the weights of all heads and frames that attention may hold at once
+_MARGIN = 0.95  # of the time of what a module does by itself, for another way to be taken
+
+
+@dataclass
+class Tuning:
+    """What :func:`speed_up` was asked for, and what it found.
+
+    Args:
+        precision: ``'fp32'``, ``'bf16'`` or ``'int8'``.
+        copies: Whether packed copies of the weights may be held.
+        at_least: How many times faster than float32 another precision must be.
+        choices: ``(rows, in, out, activation, threads)`` to what was measured; rows are rounded up to a power of two.
+        attention: The same for attention: name to seconds.
+    """
+
+    precision: str = 'fp32'
+    copies: bool = True
+    at_least: float = 1.2
+    choices: dict[tuple, Choice] = field(default_factory=dict)
+    attention: dict[tuple, dict[str, float]] = field(default_factory=dict)
+
+    def kernel(self, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Kernel:
+        key = (_rounded(len(x)), weight.shape[1], weight.shape[0], activation, torch.get_num_threads())
+        found = self.choices.get(key)
+        return self._find(key, x, weight, bias) if found is None else found.kernel
+
+    def _find(self, key: tuple, x: Tensor, weight: Tensor, bias: Tensor | None) -> Kernel:
+        options = dict(precision=self.precision, copies=self.copies, at_least=self.at_least)
+        everywhere = (*key, *options.values())
+        if everywhere not in _MEASURED:
+            if not bool(x.isfinite().all()):
+                return PLAIN
+            _MEASURED[everywhere] = choose(x, weight, bias, key[3], **options)
+        self.choices[key] = _MEASURED[everywhere]
+        return self.choices[key].kernel
+
+    def __str__(self) -> str:
+        lines = []
+        for (rows, inner, width, activation, _), choice in sorted(self.choices.items()):
+            times = ', '.join(f'{name} {1e3 * value:.3f}' for name, value in choice.seconds.items())
+            act = '' if activation == 'none' else f' gelu {activation}'
+            lines.append(f'{rows} x {inner} x {width}{act}: {choice.kernel.name} (ms: {times})')
+        return '\n'.join(lines)
+
+
+# ------------------------------------------------------------------------------------------------------- products
+
+
+class Product:
+    """``activation(x weight^T + bias)`` of a linear layer, or of a part of its outputs.
+
+    Args:
+        owner: Module that is given the child which keeps packed weights.
+        linear: Has ``weight`` and ``bias``; a convolution is read as a layer over flattened patches.
+        part: Rows of the weight; None: all.
+        keep: Leave the result in bfloat16 where that is what was computed; else it is float32.
+    """
+
+    def __init__(
+        self,
+        linear: nn.Linear | nn.Conv2d,
+        tuning: Tuning,
+        *,
+        activation: str = 'none',
+        part: slice | None = None,
+        keep: bool = False,
+    ) -> None:
+        self.linear, self.tuning = linear, tuning
+        self.activation, self.part, self.keep = activation, part, keep
+        if _KEPT not in linear._modules:
+            linear.add_module(_KEPT, Kept(limit=2))
+        self.kept: Kept = linear._modules[_KEPT]
+        self.rows, self.others = 0, 0  # for which weights are packed, and calls in turn with another number
+
+    def __call__(self, x: Tensor) -> Tensor:
+        weight, bias = self._parameters()
+        if not usable(x, weight):
+            return ACTIVATIONS[self.activation](F.linear(x, weight, bias))
+        flat = x.reshape(-1, x.shape[-1])
+        if x.is_cuda:
+            y = self._on_gpu(flat, weight, bias)
+        else:
+            kernel, prepared = self._prepared(flat, weight, bias)
+            flat = flat if kernel.precision == 'bf16' else flat.float()
+            y = kernel.run(flat, prepared, weight, bias, self.activation)
+        return (y if self.keep else y.float()).view(*x.shape[:-1], y.shape[-1])
+
+    def _parameters(self) -> tuple[Tensor, Tensor | None]:
+        weight, bias = self.linear.weight.flatten(1), self.linear.bias
+        if self.part is None:
+            return weight, bias
+        return weight[self.part], None if bias is None else bias[self.part]
+
+    def _prepared(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Kernel, Any]:
+        """The kernel and its packed weights; the plain one where it does not agree for this layer."""
+        kernel = self.tuning.kernel(x, weight, bias, self.activation)
+        if kernel is PLAIN:
+            return PLAIN, None
+
+        if kernel.for_rows and len(x) != self.rows:
+            self.others += 1
+            if self.rows == 0 or self.others > _PATIENCE:
+                self.rows, self.others = len(x), 0
+        else:
+            self.others = 0
+
+        def make() -> tuple[Kernel, Any]:
+            prepared = kernel.prepare(weight, bias, len(x)) if kernel.prepare else None
+            few = x[:_CHECKED] if kernel.precision == 'bf16' else x[:_CHECKED].float()
+            found = kernel.run(few, prepared, weight, bias, self.activation)
+            wanted = PLAIN.run(few.float(), None, weight, bias, self.activation)
+            return (kernel, prepared) if kernel.agrees(found, wanted) else (PLAIN, None)
+
+        return self._keep((kernel.name, self.rows if kernel.for_rows else None), make)
+
+    def _on_gpu(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        def make() -> tuple[Tensor, Tensor | None]:
+            return weight.bfloat16(), None if bias is None else bias.bfloat16()
+
+        return ACTIVATIONS[self.activation](F.linear(x.bfloat16(), *self._keep(('bf16',), make)))
+
+    def _keep(self, key: tuple, make: Callable[[], Any]) -> Any:
+        first = None if self.part is None else self.part.start
+        sources = [source for source in (self.linear.weight, self.linear.bias) if source is not None]
+        return self.kept.get((*key, first), sources, make)
+
+
+def usable(x: Tensor, weight: Tensor) -> bool:
+    """Whether there is another way than the plain layer: float32 weights, no gradient, nobody looking on."""
+    return (
+        weight.dtype == torch.float32
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and x.device == weight.device
+        and not (torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad))
+        and x.numel() > 0
+        and not torch.is_autocast_enabled(x.device.type)
+        and not watched()
+    )
+
+
+def watched() -> bool:
+    """Whether torch compiles, exports, or looks at the operations: it has to see those of plain layers."""
+    return torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
+
+
+def _rounded(rows: int) -> int:
+    return 1 << (rows - 1).bit_length()
+
+
+# -------------------------------------------------------------------------------------------------------- modules
+
+
+class _Fast:
+    """Stands in for the ``forward`` of one module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def plain(self, *args: Any, **kwargs: Any) -> Any:
+        return type(self.module).forward(self.module, *args, **kwargs)
+
+
+class _FastLinear(_Fast):
+    def __init__(self, module: nn.Linear, tuning: Tuning, *, keep: bool = False) -> None:
+        super().__init__(module)
+        self.product = Product(module, tuning, keep=keep)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.product(x)
+
+
+class _FastMLP(_Fast):
+    def __init__(self, module: MLP, tuning: Tuning) -> None:
+        super().__init__(module)
+        activation = 'tanh' if module.act.approximate == 'tanh' else 'erf'
+        self.first = Product(module.fc1, tuning, activation=activation, keep=True)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.module.fc2(self.first(x)) if usable(x, self.module.fc1.weight) else self.plain(x)
+
+
+class _FastGatedMLP(_Fast):
+    def __init__(self, module: GatedMLP, tuning: Tuning) -> None:
+        super().__init__(module)
+        half = module.up.out_features // 2
+        self.gate = Product(module.up, tuning, activation='tanh', part=slice(0, half), keep=True)
+        self.value = Product(module.up, tuning, part=slice(half, 2 * half), keep=True)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not usable(x, self.module.up.weight):
+            return self.plain(x)
+        gate, value = self.gate(x), self.value(x)
+        return self.module.down(value.mul_(gate) if value.dtype == gate.dtype else value * gate)
+
+
+class _FastPatchEmbed(_Fast):
+    """The convolution, or a product over patches side by side; in float32."""
+
+    def __init__(self, module: PatchEmbed, tuning: Tuning) -> None:
+        super().__init__(module)
+        self.product = Product(module.proj, Tuning(copies=tuning.copies))
+        self.as_product: dict[tuple, bool] = {}  # by shape of the frames and threads
+
+    def __call__(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
+        if not usable(frames, self.module.proj.weight) or frames.is_cuda:
+            return self.plain(frames)
+        key = (frames.shape[1:], len(frames) > 1, torch.get_num_threads())
+        if key not in self.as_product:
+            few = frames[:2]
+            self._unfolded(few)  # chooses its kernel
+            seconds = measure({'conv': lambda: self.plain(few), 'product': lambda: self._unfolded(few)})
+            self.as_product[key] = seconds['product'] < _MARGIN * seconds['conv']
+        return self._unfolded(frames) if self.as_product[key] else self.plain(frames)
+
+    def _unfolded(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
+        size_y, size_x = self.module.proj.kernel_size
+        h, w = frames.shape[2] // size_y, frames.shape[3] // size_x
+        patches = frames[..., : h * size_y, : w * size_x].unflatten(3, (w, size_x)).unflatten(2, (h, size_y))
+        patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(len(frames), h, w, -1)  # (B * T, h, w, 3 * p * p)
+        return self.product(patches), []
+
+
+class _FastAttend:
+    """Attention by torch's fused kernel or as plain products, whichever is faster here for a shape."""
+
+    def __init__(self, tuning: Tuning) -> None:
+        self.tuning = tuning
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, fused: bool) -> Tensor:
+        heads, tokens = key.shape[1:3]
+        held = 4 * len(query) * heads * query.shape[2] * tokens
+        if not fused or held > _HELD_BYTES or query.requires_grad or query.device.type != 'cpu' or watched():
+            return attend(query, key, value, mask=mask, fused=fused)
+        shape = (*query.shape[1:], tokens, len(query) > 1, query.dtype, mask is not None, torch.get_num_threads())
+        if shape not in self.tuning.attention:
+            parts = [part[:4] for part in (query, key, value)]
+            few = mask if mask is None or len(mask) == 1 else mask[:4]
+            ways = {'fused': True, 'products': False}
+            calls = {name: lambda way=way: attend(*parts, mask=few, fused=way) for name, way in ways.items()}
+            self.tuning.attention[shape] = measure(calls)
+        seconds = self.tuning.attention[shape]
+        return attend(query, key, value, mask=mask, fused=_MARGIN * seconds['fused'] <= seconds['products'])
+
+
+# -------------------------------------------------------------------------------------------------------- swapping
+
+
+def speed_up(model: nn.Module, precision: str = 'auto', *, copies: bool = True, at_least: float = 1.2) -> Tuning:
+    """Compute ``model`` the fast way from now on, in place; it is for use, not for training.
+
+    Costs one measurement per distinct shape, on the first call with it: about a second for a model of size B.
+
+    Args:
+        precision: ``'auto'`` and ``'fp32'``: products in float32. ``'bf16'``: layers whose product is ``at_least``
+            times faster so have bfloat16 weights. ``'int8'``: the same with weights and inputs in 8 bits, on a CPU. The
+            recurrence, norms and the residual stay float32.
+        copies: Hold packed copies of the weights where that is faster: as much memory again as the linear layers'.
+        at_least: See ``precision``; 0 takes it wherever it agrees with float32.
+
+    Returns:
+        What was asked for and, as it comes, what is found; ``print`` shows it.
+
+    Raises:
+        ValueError: an unknown precision (float16 among them), or one that this machine cannot compute.
+    """
+    device = next(model.parameters()).device
+    tuning = Tuning(check_precision(precision, device), copies, at_least)
+    restore(model)
+    if device.type == 'cpu' or tuning.precision != 'fp32':
+        for module in list(model.modules()):
+            if type(module) in _STAND_INS:
+                module.forward = _STAND_INS[type(module)](module, tuning)
+        for module in model.modules():
+            if type(module) is Attention:
+                module.attend = _FastAttend(tuning)
+                module.qkv.forward.product.keep = True
+    return tuning
+
+
+def restore(model: nn.Module) -> None:
+    """Take :func:`speed_up` back."""
+    for module in model.modules():
+        if isinstance(module.__dict__.get('forward'), _Fast):
+            del module.forward
+        if isinstance(module.__dict__.get('attend'), _FastAttend):
+            del module.attend
+        module._modules.pop(_KEPT, None)
+
+
+_STAND_INS: dict[type, Callable[[Any, Tuning], _Fast]] = {
+    nn.Linear: _FastLinear,
+    MLP: _FastMLP,
+    GatedMLP: _FastGatedMLP,
+    PatchEmbed: _FastPatchEmbed,
+}
+
+
+def check_precision(precision: str, device: torch.device) -> str:
+    """``'fp32'``, ``'bf16'`` or ``'int8'`` of what a user asks for; errors as in :func:`speed_up`."""
+    if precision in ('fp16', 'float16', 'half'):
+        raise ValueError(f"precision '{precision}' overflows at 65504, and trained weights reach 7e4; use 'bf16'")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is '{precision}'; wanted {', '.join(PRECISIONS)}")
+    if precision == 'int8' and (device.type != 'cpu' or torch.backends.quantized.engine in ('none', None)):
+        raise ValueError(f"precision 'int8' runs on a CPU whose torch has quantised kernels, not on {device}")
+    if precision == 'bf16' and device.type == 'cuda' and not torch.cuda.is_bf16_supported():
+        raise ValueError(f"precision 'bf16': {torch.cuda.get_device_name(device)} has none; use 'fp32'")
+    if precision == 'bf16' and device.type not in ('cpu', 'cuda'):
+        raise ValueError(f"precision 'bf16' runs on cpu and cuda, not on {device}")
+    return 'fp32' if precision == 'auto' else precision
