@@ -93,5 +93,9 @@ def _nearest(name: str) -> str:
 
 
 def entry() -> None:
-    """The console script."""
+    """The console script: a process of our own."""
+    if sys.argv[1:2] == ['demo'] and '--help' not in sys.argv:
+        from trecvit_dense.inference.memory import keep_freed_memory
+
+        keep_freed_memory()
     sys.exit(run(main))

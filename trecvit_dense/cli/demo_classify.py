@@ -16,6 +16,7 @@ from trecvit_dense.cli.demo_output import (
     add_video_arguments,
     check_positive,
     keep_recording,
+    make_predictor,
     record,
     total_frames,
 )
@@ -133,13 +134,12 @@ def run_classify(args: argparse.Namespace) -> int:
 def print_classes(args: argparse.Namespace, prepare) -> int:
     """A line a second, and one for the whole video."""
     from trecvit_dense.engine.progress import track
-    from trecvit_dense.inference import Predictor
     from trecvit_dense.io import FrameSource
 
     if args.sheet is not None:
         raise ValueError('--sheet saves pictures beside --out; wanted --out OUT.mp4, too')
     with FrameSource.open(args.video) as source:
-        results, (layer,) = prepare(source, Predictor(args.checkpoint, device=args.device))
+        results, (layer,) = prepare(source, make_predictor(args))
         step, count = max(1, round(source.fps)), 0
         with keep_recording(args.video):
             for result in track(results, total_frames(source, args.max_frames), 'demo'):

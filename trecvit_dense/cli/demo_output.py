@@ -58,7 +58,19 @@ def add_video_arguments(parser: argparse.ArgumentParser, *, beside: str, out_req
     parser.add_argument('--out', required=out_required, help=f'video to write, .mp4; {beside}')
     parser.add_argument('--max-frames', type=int, metavar='N', help='stop after N frames')
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
+    parser.add_argument(
+        '--precision',
+        choices=('auto', 'fp32', 'bf16', 'int8'),
+        default='auto',
+        help='auto: float32 by the fastest way here; bf16, int8: layers that are faster so, less exact',
+    )
     parser.add_argument('--sheet', type=int, metavar='N', help='also save N frames side by side as a png')
+
+
+def make_predictor(args: argparse.Namespace) -> Predictor:
+    from trecvit_dense.inference import Predictor
+
+    return Predictor(args.checkpoint, device=args.device, precision=args.precision)
 
 
 def check_positive(args: argparse.Namespace, *names: str) -> None:
@@ -101,7 +113,6 @@ def record(
         The exit code.
     """
     from trecvit_dense.engine.progress import track
-    from trecvit_dense.inference import Predictor
     from trecvit_dense.io import FrameSource, VideoWriter
 
     out = Path(args.out)
@@ -110,7 +121,7 @@ def record(
     with ExitStack() as stack:
         source = stack.enter_context(FrameSource.open(args.video))
         video = VideoWriter(out, source.fps)
-        results, layers = prepare(source, Predictor(args.checkpoint, device=args.device))
+        results, layers = prepare(source, make_predictor(args))
         for writer in (*(writer for layer in layers for writer in layer.writers), video):
             stack.enter_context(writer)
         total = total_frames(source, args.max_frames)

@@ -8,6 +8,7 @@ a GELU to its output before that leaves the cache.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -93,8 +94,10 @@ def _pack_int8(weight: Tensor, bias: Tensor | None, rows: int) -> Any:
     """Symmetric, one scale per output channel; the input gets one scale for all its rows on every call."""
     scale = (weight.abs().amax(1) / 127).clamp(min=1e-12)
     zero = torch.zeros(len(weight), dtype=torch.long)
-    quantised = torch.quantize_per_channel(weight, scale.double(), zero, 0, torch.qint8)
-    return torch.ops.quantized.linear_prepack(quantised, bias)
+    with warnings.catch_warnings():  # torch means to drop these tensors some day; then this kernel is one that fails
+        warnings.simplefilter('ignore', UserWarning)
+        quantised = torch.quantize_per_channel(weight, scale.double(), zero, 0, torch.qint8)
+        return torch.ops.quantized.linear_prepack(quantised, bias)
 
 
 PLAIN = Kernel('plain', 'fp32', _plain)
@@ -109,6 +112,23 @@ KERNELS = {
         Kernel('int8', 'int8', _int8, _pack_int8),
     )
 }
+
+
+def why_not(name: str) -> str | None:
+    """Why a kernel does not run on this CPU; None: it does."""
+    kernel, weight, x = KERNELS[name], torch.rand(32, 32), torch.rand(4, 32)
+    try:
+        kernel.run(x, kernel.prepare(weight, None, len(x)) if kernel.prepare else None, weight, None, 'none')
+    except _FAILURES as error:
+        return _first_line(error)
+    return None
+
+
+_FAILURES = (RuntimeError, AttributeError, NotImplementedError)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ['failed'])[0][:120]
 
 
 # ------------------------------------------------------------------------------------------------------- choosing
@@ -164,7 +184,7 @@ def choose(
     copies: bool = True,
     at_least: float = 1.2,
 ) -> Choice:
-    """Measure what there is on the first rows of ``x (rows, in)`` and take the fastest that agrees with the plain layer.
+    """Measure what there is on the first rows of ``x (rows, in)``; the fastest that agrees with the plain layer.
 
     Args:
         weight, bias: ``(out, in)`` and ``(out,)`` float32 on the CPU.
@@ -184,8 +204,8 @@ def choose(
         try:
             prepared = kernel.prepare(weight, bias, rows) if kernel.prepare else None
             found = kernel.run(x, prepared, weight, bias, activation)
-        except (RuntimeError, AttributeError, NotImplementedError) as error:
-            rejected[name] = (str(error).splitlines() or ['failed'])[0][:120]
+        except _FAILURES as error:
+            rejected[name] = _first_line(error)
             continue
         if not kernel.agrees(found, wanted):
             rejected[name] = f'differs by {float((found.float() - wanted).abs().max()):.1e}'

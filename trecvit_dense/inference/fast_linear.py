@@ -23,7 +23,7 @@ from trecvit_dense.models.layers.embedding import PatchEmbed
 from trecvit_dense.models.layers.kept import Kept
 from trecvit_dense.models.layers.recurrent_block import GatedMLP
 
-from .fast_kernels import ACTIVATIONS, PLAIN, Choice, Kernel, choose, measure
+from .fast_kernels import ACTIVATIONS, PLAIN, Choice, Kernel, choose, measure, why_not
 
 PRECISIONS = ('auto', 'fp32', 'bf16', 'int8')
 _KEPT = 'fast_weights'  # name of the child that holds a layer's packed weights
@@ -334,10 +334,11 @@ def check_precision(precision: str, device: torch.device) -> str:
         raise ValueError(f"precision '{precision}' overflows at 65504, and trained weights reach 7e4; use 'bf16'")
     if precision not in PRECISIONS:
         raise ValueError(f"precision is '{precision}'; wanted {', '.join(PRECISIONS)}")
-    if precision == 'int8' and (device.type != 'cpu' or torch.backends.quantized.engine in ('none', None)):
-        raise ValueError(f"precision 'int8' runs on a CPU whose torch has quantised kernels, not on {device}")
-    if precision == 'bf16' and device.type == 'cuda' and not torch.cuda.is_bf16_supported():
+    where = dict(bf16=('cpu', 'cuda'), int8=('cpu',)).get(precision)
+    if where and device.type not in where:
+        raise ValueError(f"precision '{precision}' runs on {' and '.join(where)}, not on {device}; use 'fp32'")
+    if where and device.type == 'cpu' and (why := why_not(precision)):
+        raise ValueError(f"precision '{precision}' does not run on this CPU with this torch: {why}; use 'fp32'")
+    if where and device.type == 'cuda' and not torch.cuda.is_bf16_supported():
         raise ValueError(f"precision 'bf16': {torch.cuda.get_device_name(device)} has none; use 'fp32'")
-    if precision == 'bf16' and device.type not in ('cpu', 'cuda'):
-        raise ValueError(f"precision 'bf16' runs on cpu and cuda, not on {device}")
     return 'fp32' if precision == 'auto' else precision

@@ -29,6 +29,8 @@ class Predictor:
     Args:
         checkpoint: A file of ours, ``'boxed'`` (the weights that come with the package), or a model.
         device: ``'auto'``, ``'cpu'``, ``'cuda'``, ...
+        precision: ``'auto'`` (float32 by whatever computes it fastest here), ``'fp32'``, ``'bf16'`` or ``'int8'``; see
+            :func:`.speed_up`. A model that is given as a module is left as it is with ``'auto'``.
 
     Example:
         >>> tracks = Predictor().points('video.mp4', grid=16)    # doctest: +SKIP
@@ -39,8 +41,14 @@ class Predictor:
         >>> depth.values.shape, depth.kind                       # (T, H, W), 'disparity' or 'depth'
     """
 
-    def __init__(self, checkpoint: str | Path | nn.Module = 'boxed', *, device: str | torch.device = 'auto') -> None:
-        self.model = load_for_use(checkpoint, device)
+    def __init__(
+        self,
+        checkpoint: str | Path | nn.Module = 'boxed',
+        *,
+        device: str | torch.device = 'auto',
+        precision: str = 'auto',
+    ) -> None:
+        self.model = load_for_use(checkpoint, device, precision)
         self._name = 'the model' if isinstance(checkpoint, nn.Module) else str(checkpoint)
         self.device = next(self.model.parameters()).device
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from trecvit_dense.checkpoints import load_model
 from trecvit_dense.models.heads.base import DepthOutput, MaskOutput, PointOutput
 
+from .fast_linear import check_precision, speed_up
+
 DOES = dict(points='track points', masks='segment objects', depth='estimate depth', classification='classify videos')
 
 
@@ -177,15 +179,26 @@ def pick_device(device: str | torch.device = 'auto') -> torch.device:
     return torch.device(device)
 
 
-def load_for_use(checkpoint: str | Path | nn.Module, device: str | torch.device = 'auto') -> nn.Module:
+def load_for_use(
+    checkpoint: str | Path | nn.Module, device: str | torch.device = 'auto', precision: str = 'auto'
+) -> nn.Module:
     """A model in eval mode on ``device``.
+
+    Args:
+        precision: As in :func:`.speed_up`, which is done to what is loaded. A model that is given as a module is
+            left as it is with ``'auto'``, and changed in place otherwise.
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: not a usable checkpoint.
+        ValueError: not a usable checkpoint, or a precision that cannot be had here.
     """
     device = pick_device(device)
-    return checkpoint.to(device).eval() if isinstance(checkpoint, nn.Module) else load_model(checkpoint, device=device)
+    check_precision(precision, device)
+    given = isinstance(checkpoint, nn.Module)
+    model = checkpoint.to(device).eval() if given else load_model(checkpoint, device=device)
+    if not given or precision != 'auto':
+        speed_up(model, precision)
+    return model
 
 
 def require_task(model: nn.Module, task: str, name: str = 'the model') -> None:

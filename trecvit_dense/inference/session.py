@@ -28,6 +28,7 @@ from .runtime import (
     to_model,
     to_pixels,
 )
+from .static_step import StaticStep
 
 SCOPE = 'heads.points'
 
@@ -47,6 +48,10 @@ class Session:
         depth: Whether the head for depth runs.
         intrinsics: ``(3, 3)`` in pixels of the frames; see :meth:`Predictor.stream_depth`.
         device: ``'auto'``, ``'cpu'``, ``'cuda'``, ...
+        precision: ``'auto'`` (float32 by whatever computes it fastest here), ``'fp32'``, ``'bf16'`` or ``'int8'``; see
+            :func:`.speed_up`. A model that is given as a module is left as it is with ``'auto'``.
+        compile: Record the step when the stream has its shape: as a CUDA graph on a GPU, compiled on a CPU, which takes
+            the first frames half a minute and more. See :class:`.StaticStep`.
 
     Example:
         >>> session = Session('boxed', max_points=64)            # doctest: +SKIP
@@ -72,12 +77,14 @@ class Session:
         depth: bool = False,
         intrinsics: np.ndarray | None = None,
         device: str | torch.device = 'auto',
+        precision: str = 'auto',
+        compile: bool = False,
     ) -> None:
         if max_points < 0:
             raise ValueError(f'max_points is {max_points}; wanted 0 or more')
         if not 0 <= max_objects <= MAX_ID:
             raise ValueError(f'max_objects is {max_objects}; wanted 0 to {MAX_ID}')
-        self.model = load_for_use(checkpoint, device)
+        self.model = load_for_use(checkpoint, device, precision)
         self.device = next(self.model.parameters()).device
         self._name = 'the model' if isinstance(checkpoint, nn.Module) else str(checkpoint)
         if depth:
@@ -88,6 +95,7 @@ class Session:
         if not self._tasks:
             raise ValueError(f'nothing runs: {self._name} has {", ".join(self.model.heads)}; ask for it (depth=True)')
         self._next_id = 0
+        self._static = StaticStep(self.model) if compile else None
         self.reset()
 
     def reset(self) -> None:
@@ -112,7 +120,7 @@ class Session:
     @property
     def state(self) -> RecurrentState:
         """Everything the session remembers of the video, a dict of tensors; its size does not depend on its length."""
-        return self._state
+        return self._state if self._static is None else self._state.clone()  # a recorded step writes into its own
 
     @property
     def ids(self) -> list[int]:
@@ -266,7 +274,7 @@ class Session:
         masks = fit_to_model(self.model, given, scale, tuple(video.shape[-2:]))
         held = self._objects.enter(state, masks, self.model.heads['masks'].stride) if masks else self._objects.slots
         with only_tasks(self.model, self._tasks):
-            outputs, self._state = self.model.step(video, state)
+            outputs, self._state = (self._static or self.model.step)(video, state)
         self._slots, self._pending, self._size = slots, {}, tuple(rgb.shape[:2])
         self._objects.commit(held)
         result = self._read(outputs, scale)
