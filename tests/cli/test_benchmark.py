@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.inference.tiny import tiny_config
+from tests.inference.tiny import tiny_config, tiny_model
 from trecvit_dense import cli
-from trecvit_dense.cli.benchmark_rows import Case, ratios, table
+from trecvit_dense.cli.benchmark_rows import Case, products_of, ratios, set_path, table
 from trecvit_dense.cli.benchmark_sweep import curves, growth, parse, spread
 
 
@@ -26,7 +27,7 @@ def run(*words: object) -> int:
 
 def test_every_row_says_what_it_costs(config: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / 'rows.json'
-    assert run(config, '--queries', 3, '--clip', 4, '--steps', 2, '--batch', 2, '--out', out) == 0
+    assert run(config, '--queries', 3, '--clip', 4, '--steps', 2, '--batch', 2, '--path', 'plain', '--out', out) == 0
     printed, found = capsys.readouterr().out, json.loads(out.read_text())
     rows = found['rows']
     assert [(row['attention'], row['points']) for row in rows] == [('full', 3), ('read_only', 3)]
@@ -47,10 +48,26 @@ def test_a_sweep_and_its_picture(config: Path, tmp_path: Path, capsys) -> None:
     words = ('--attention', 'read_only', '--queries', 2, '--steps', 1, '--no-limit', '--out', out, '--plot', picture)
     assert run(config, *words, '--sweep', 'frames', 2, 4) == 0
     rows = json.loads(out.read_text())['rows']
-    assert [row['frames'] for row in rows] == [2, 4] and 'clip_of_limit' not in rows[0]
+    assert [(row['path'], row['frames']) for row in rows] == [('plain', 2), ('plain', 4), ('fast', 2), ('fast', 4)]
+    assert 'clip_of_limit' not in rows[0]
     printed = capsys.readouterr().out
     assert 'frames' in printed and 'time of a clip ~ frames^' in printed and 'step %' not in printed
     assert picture.read_bytes().startswith(b'\x89PNG')
+
+
+def test_half_precision_has_a_limit_of_its_own() -> None:
+    layer = torch.nn.Linear(8, 5)
+    for path, dtype in (('plain', torch.float32), ('fast-int8', torch.float32), ('fast-bf16', torch.bfloat16)):
+        ((product, count),) = products_of(lambda: layer(torch.rand(6, 8)), path).items()
+        assert (product.dtype, product.sizes, count) == (dtype, (6, 8, 5), 1)
+
+
+def test_a_path_is_taken_back() -> None:
+    model = tiny_model()
+    set_path(model, 'fast')
+    assert any('forward' in vars(module) for module in model.modules())
+    set_path(model, 'plain')
+    assert not any('forward' in vars(module) for module in model.modules())
 
 
 CASE = Case('full', 4, 8, (32, 32))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trecvit_dense import cli
-from trecvit_dense.cli.benchmark_claims import Claim, against, exponent, growth, table
+from trecvit_dense.cli.benchmark_claims import Claim, against, growth, table
 
 
 def test_every_paper_has_its_lines(tmp_path: Path, capsys) -> None:
@@ -37,11 +37,17 @@ def test_one_paper_alone(tmp_path: Path, capsys) -> None:
     assert claim['numbers']['multiply_adds'] < 0.5e9  # under 1 GFLOP also with two operations each
 
 
-def test_the_power_of_a_curve() -> None:
-    lengths = (4, 8, 16, 32)
-    assert exponent(lengths, [3 * value for value in lengths]) == pytest.approx(1)
-    assert exponent(lengths, [0.1 * value**2 for value in lengths]) == pytest.approx(2)
-    assert 1 < exponent(lengths, [100 * value + value**2 for value in lengths]) < 2
+def test_curves_and_their_picture(tmp_path: Path) -> None:
+    out, picture = tmp_path / 'claims.json', tmp_path / 'claims.png'
+    words = ['--quick', '--only', 'video_mobile_former', '--out', str(out), '--plot', str(picture)]
+    assert cli.run(cli.main, ['benchmark', 'claims', *words]) == 0
+    curves = json.loads(out.read_text())['curves']
+    assert picture.read_bytes().startswith(b'\x89PNG')
+    trecvit, kept, fused = (curves[name] for name in ('TRecViT-B', *(name for name in curves if 'ViViT' in name)))
+    assert [row['frames'] for row in trecvit] == [8, 16]
+    assert trecvit[1]['operations'] == pytest.approx(2 * trecvit[0]['operations'], rel=0.05)
+    assert kept[1]['operations'] == fused[1]['operations'] > 2.1 * kept[0]['operations']
+    assert kept[1]['train'] > kept[1]['forward'] > fused[1]['forward'] and kept[1]['train'] > fused[1]['train']
 
 
 def test_xvit_is_linear_and_joint_attention_is_not() -> None:

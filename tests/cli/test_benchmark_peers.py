@@ -64,12 +64,13 @@ def test_what_is_kept_grows_with_attention_alone(alone, tmp_path: Path, capsys) 
     assert run(*QUICK, '--train', '--out', out) == 0
     told, found = capsys.readouterr(), json.loads(out.read_text())
     assert 'pip install no_such_package' in told.err and len(found['left_out']) == 1
-    mine, plain, cached = found['rows']
-    assert [row['model'] for row in found['rows']] == ['TRecViT', 'plain recurrence', 'causal attention, cache']
+    mine, fast, plain, cached = found['rows']
+    names = ['TRecViT', 'TRecViT, fast layers', 'plain recurrence', 'causal attention, cache']
+    assert [row['model'] for row in found['rows']] == names
     assert mine['state_2_mb'] == mine['state_5_mb'] == plain['state_5_mb'] > 0
     tokens, width, depth = 4, 32, 1
     assert cached['state_5_mb'] * 2**20 == 4 * 2 * tokens * width * depth * (5 + 1)
-    assert mine['gflop'] == plain['gflop'] and mine['parameters'] == plain['parameters']
+    assert mine['gflop'] == fast['gflop'] == plain['gflop'] and mine['parameters'] == plain['parameters']
     assert plain['train_mb'] > plain['clip_mb'] and mine['clip_ratio'] == 1
     assert 'ms after 5' in told.out and 'train s' in told.out
 

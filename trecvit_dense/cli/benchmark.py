@@ -54,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--batch', type=int, default=1, help='videos at once')
     parser.add_argument('--dtype', choices=('float32', 'bfloat16'), nargs='+', default=['float32'], help='autocast')
     parser.add_argument(
+        '--path',
+        choices=('plain', 'fast', 'fast-bf16', 'fast-int8'),
+        nargs='+',
+        default=['plain', 'fast'],
+        help='layers as torch computes them by itself, or by the kernels that are fastest here, as in demo and Session',
+    )
+    parser.add_argument(
         '--sweep', nargs='+', metavar=('NAME', 'V'), help='rows for frames, points, size, batch or threads: frames 8 16'
     )
     parser.add_argument('--plot', type=Path, metavar='FILE.png', help='draw the curves of --sweep')
@@ -131,7 +138,8 @@ def plan(model: Any, args: argparse.Namespace) -> list[Any]:
     common = dict(size=input_size(model, args.size), frames=args.clip, batch=args.batch)
     threads = torch.get_num_threads()
     return [
-        Case(mode, count, threads=threads, dtype=dtype, **common)
+        Case(mode, count, threads=threads, dtype=dtype, path=path, **common)
+        for path in args.path
         for mode in modes(model, args.attention)
         for count in counts
         for dtype in args.dtype

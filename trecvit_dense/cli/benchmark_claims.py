@@ -11,7 +11,6 @@ does nothing else, or run with ``--threads 1``, where on a CPU the work of this 
 from __future__ import annotations
 
 import argparse
-import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -52,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', default='auto', help='for times; memory and operations are counted without one')
     parser.add_argument('--threads', type=int, help='CPU threads (default: as torch chooses)')
     parser.add_argument('--out', type=Path, metavar='FILE', help='also write the lines as json')
+    parser.add_argument('--plot', type=Path, metavar='FILE.png', help="draw TRecViT's and ViViT's cost against frames")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.threads is not None and args.threads < 1:
         raise ValueError(f'--threads {args.threads}: wanted at least 1')
     check_out(args.out)
+    check_out(args.plot)
     if args.threads:
         torch.set_num_threads(args.threads)
     use_scope()
@@ -79,10 +80,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         claims += PARTS[name](args.quick, device)
     for claim in claims if args.quick else ():
         claim.same, claim.why = False, '--quick: small models'
+    curves = draw_curves(args.plot, args.quick) if args.plot is not None else {}
     if args.out is not None:
-        write_json(args.out, dict(about, quick=args.quick, claims=[asdict(claim) for claim in claims]))
+        write_json(args.out, dict(about, quick=args.quick, claims=[asdict(claim) for claim in claims], curves=curves))
     print(table(claims))
     return 0
+
+
+def draw_curves(path: Path, quick: bool) -> dict[str, Any]:
+    from trecvit_dense.cli.claims_curves import FRAMES, count_curves, plot_curves
+
+    frames, size = (FRAMES[:2], 64) if quick else (FRAMES, 224)
+    curves = count_curves(trecvit_and_vivit(quick), frames, size)
+    plot_curves(curves, path, size)
+    return curves
 
 
 # -------------------------------------------------------------------------------------------------------- TRecViT
@@ -190,6 +201,7 @@ def growth(config: dict, lengths: Sequence[int], size: int, device: str) -> dict
 
     from trecvit_dense.cli.claims_vis4mer import seconds
     from trecvit_dense.engine.costs import count
+    from trecvit_dense.engine.measuring import exponent
     from trecvit_dense.registry import MODELS
 
     torch.manual_seed(0)
@@ -213,14 +225,6 @@ def growth(config: dict, lengths: Sequence[int], size: int, device: str) -> dict
 
 def run_on(model: Any, video: Any) -> Any:
     return model(video)[0].levels[-1].tokens
-
-
-def exponent(lengths: Sequence[float], values: Sequence[float]) -> float:
-    """The power p of the curve ``c * T^p`` that is closest to the values on a logarithmic scale."""
-    x, y = [math.log(value) for value in lengths], [math.log(value) for value in values]
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    rise = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
-    return rise / sum((a - mean_x) ** 2 for a in x)
 
 
 # -------------------------------------------------------------------------------------------------------- ViS4mer

@@ -6,8 +6,9 @@ import contextlib
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,8 +16,15 @@ from torch import Tensor
 
 from trecvit_dense.engine.limits import Limit, Product, Rate, find_products, measure_limit
 from trecvit_dense.engine.measuring import ProcessPeak, counts_cpu_time, seconds_of
+from trecvit_dense.inference.fast_linear import restore, speed_up
 
 _WARMUP = 3  # steps
+PATHS = {  # name: precision of speed_up; None: every layer as torch does it by itself
+    'plain': None,
+    'fast': 'fp32',
+    'fast-bf16': 'bf16',
+    'fast-int8': 'int8',
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Case:
         batch: Videos at once.
         threads: Of the CPU.
         dtype: ``'float32'``, or ``'bfloat16'``: autocast.
-        path: How the weights are laid out: ``'plain'``.
+        path: How layers are computed, one of :data:`PATHS`.
     """
 
     attention: str | None
@@ -90,6 +98,7 @@ def measure(
         rates: Of matrix products, measured before; new ones are added. None: the limit is not measured.
     """
     torch.set_num_threads(case.threads)
+    set_path(model, case.path)
     load = Load(model, case, device)
     process, on_gpu = ProcessPeak(), device.startswith('cuda')
     if on_gpu:
@@ -119,6 +128,15 @@ def measure(
     return with_limits(row, load, rates, {'step': shortest_step, 'clip': min(clips)})
 
 
+def set_path(model: Any, path: str) -> None:
+    """Let ``model`` compute its layers in the way of this name, if it does not yet."""
+    if getattr(model, 'benchmark_path', 'plain') != path:
+        restore(model)
+        if PATHS[path] is not None:
+            speed_up(model, PATHS[path])
+        model.benchmark_path = path
+
+
 def time_steps(load: Load, steps: int) -> tuple[list[float], list[float], Any]:
     """Seconds by the clock and of CPU time of each step, and the state after them."""
     state = load.start()
@@ -140,7 +158,7 @@ def with_limits(
     calls = dict(step=lambda: load.step(load.start()), clip=load.whole)
     limits = {}
     for name, call in calls.items():
-        limit = limits[name] = measure_limit(find_products(call), load.device, known=rates)
+        limit = limits[name] = measure_limit(products_of(call, load.case.path), load.device, known=rates)
         row |= {
             f'{name}_gflop': limit.flops / 1e9,
             f'{name}_gflops_per_s': limit.flops / seconds[name] / 1e9,
@@ -149,6 +167,14 @@ def with_limits(
             f'{name}_of_best': limit.flops / seconds[name] / 1e9 / limit.best_gflops_per_s,
         }
     return row, limits
+
+
+def products_of(call: Callable[[], Any], path: str) -> Counter[Product]:
+    """The matrix products of a call, in the precision of the path; 8 bits are held against float32."""
+    found = find_products(call)
+    if PATHS[path] != 'bf16':
+        return found
+    return Counter({replace(product, dtype=torch.bfloat16): count for product, count in found.items()})
 
 
 def timed(function: Callable[[], Any], device: str) -> tuple[float, Any]:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trecvit_dense.inference.fast_linear import speed_up
 from trecvit_dense.models.backbones.vit_family import resolve_sizes
 from trecvit_dense.models.layers.attention import SpatialBlock
 from trecvit_dense.models.layers.embedding import LearnedPosition, PatchEmbed
@@ -72,7 +73,7 @@ class Peer:
 def build_peers(sizes: Sizes, tubelets: tuple[int, ...]) -> tuple[list[Peer], list[str]]:
     """Ours first, then the others; and a line about each package that is missing."""
     torch.manual_seed(0)
-    peers = [ours(sizes), plain_recurrence(sizes), causal_attention(sizes)]
+    peers = [ours(sizes), ours(sizes, fast=True), plain_recurrence(sizes), causal_attention(sizes)]
     if importlib.util.find_spec(PACKAGE) is None:
         return peers, [f'ViViT and VideoMAE are left out: pip install {PACKAGE}']
     for tubelet in tubelets:
@@ -83,9 +84,11 @@ def build_peers(sizes: Sizes, tubelets: tuple[int, ...]) -> tuple[list[Peer], li
 # ------------------------------------------------------------------------------------------- TRecViT and its plain twin
 
 
-def ours(sizes: Sizes) -> Peer:
+def ours(sizes: Sizes, *, fast: bool = False) -> Peer:
     model = build_trecvit(sizes)
-    return Peer('TRecViT', model, *_calls(model, sizes))
+    if fast:
+        speed_up(model)
+    return Peer('TRecViT, fast layers' if fast else 'TRecViT', model, *_calls(model, sizes))
 
 
 def build_trecvit(sizes: Sizes) -> nn.Module:
