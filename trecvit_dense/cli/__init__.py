@@ -93,9 +93,5 @@ def _nearest(name: str) -> str:
 
 
 def entry() -> None:
-    """The console script: a process of our own."""
-    if sys.argv[1:2] == ['demo'] and '--help' not in sys.argv:
-        from trecvit_dense.inference.memory import keep_freed_memory
-
-        keep_freed_memory()
+    """The console script."""
     sys.exit(run(main))
