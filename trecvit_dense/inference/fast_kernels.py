@@ -39,8 +39,8 @@ class Kernel:
         name: For reports.
         precision: Of the product: ``'fp32'``, ``'bf16'`` or ``'int8'``.
         prepare: ``(weight, bias, rows)`` to what :attr:`run` is given; None: it needs nothing, and no more memory.
-        run: ``(x (rows, in), prepared, weight, bias, activation)`` to ``(rows, out)``, in bfloat16 for ``'bf16'``, else
-            in float32.
+        run: ``(x (..., in), prepared, weight, bias, activation)`` to ``(..., out)``: bfloat16 for ``'bf16'``, else
+            float32. ``x`` may be either.
         for_rows: What is prepared serves this number of rows alone; with others it runs as the plain layer.
     """
 
@@ -56,12 +56,16 @@ class Kernel:
 
 
 def _plain(x: Tensor, _: Any, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    return ACTIVATIONS[activation](F.linear(x, weight, bias))
+    return ACTIVATIONS[activation](F.linear(x.float(), weight, bias))
 
 
 def _onednn(x: Tensor, packed: Any, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return _fused(x.float(), weight if packed is None else packed, bias, activation)
+
+
+def _fused(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
     fused = ('none', [], '') if activation == 'none' else ('gelu', [], 'tanh' if activation == 'tanh' else 'none')
-    return torch.ops.mkldnn._linear_pointwise(x, weight if packed is None else packed, bias, *fused)
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *fused)
 
 
 def _pack_onednn(weight: Tensor, bias: Tensor | None, rows: int) -> Any:
@@ -70,7 +74,7 @@ def _pack_onednn(weight: Tensor, bias: Tensor | None, rows: int) -> Any:
 
 def _mkl(x: Tensor, packed: Any, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
     matrix, rows = packed
-    return ACTIVATIONS[activation](torch.ops.mkl._mkl_linear(x, matrix, weight, bias, rows))
+    return ACTIVATIONS[activation](torch.ops.mkl._mkl_linear(x.float(), matrix, weight, bias, rows))
 
 
 def _pack_mkl(weight: Tensor, bias: Tensor | None, rows: int) -> Any:
@@ -79,7 +83,7 @@ def _pack_mkl(weight: Tensor, bias: Tensor | None, rows: int) -> Any:
 
 def _bf16(x: Tensor, packed: Any, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
     matrix, offset = packed
-    return _onednn(x.bfloat16(), matrix, matrix, offset, activation)
+    return _fused(x.bfloat16(), matrix, offset, activation)
 
 
 def _pack_bf16(weight: Tensor, bias: Tensor | None, rows: int) -> Any:
@@ -112,6 +116,13 @@ KERNELS = {
         Kernel('int8', 'int8', _int8, _pack_int8),
     )
 }
+# On a GPU there is nothing to choose.
+ON_GPU = Kernel(
+    'bf16 on a GPU',
+    'bf16',
+    lambda x, packed, weight, bias, activation: ACTIVATIONS[activation](F.linear(x.bfloat16(), *packed)),
+    lambda weight, bias, rows: (weight.bfloat16(), None if bias is None else bias.bfloat16()),
+)
 
 
 def why_not(name: str) -> str | None:

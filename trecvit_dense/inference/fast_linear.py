@@ -23,12 +23,13 @@ from trecvit_dense.models.layers.embedding import PatchEmbed
 from trecvit_dense.models.layers.kept import Kept
 from trecvit_dense.models.layers.recurrent_block import GatedMLP
 
-from .fast_kernels import ACTIVATIONS, PLAIN, Choice, Kernel, choose, measure, why_not
+from .fast_kernels import ACTIVATIONS, ON_GPU, PLAIN, Choice, Kernel, choose, measure, why_not
 
 PRECISIONS = ('auto', 'fp32', 'bf16', 'int8')
 _KEPT = 'fast_weights'  # name of the child that holds a layer's packed weights
 _CHECKED = 256  # rows on which a layer is checked
-_PATIENCE = 2  # calls with another number of rows before weights are packed again
+_PATIENCE = 2  # calls with other numbers of rows before weights are packed again
+_ROWS = 64  # numbers of rows that a layer remembers
 _MEASURED: dict[tuple, Choice] = {}  # in this process, whatever the model
 _HELD_BYTES = 64 << 20  # of the weights of all heads and frames that attention may hold at once
 _MARGIN = 0.95  # of the time of what a module does by itself, for another way to be taken
@@ -62,7 +63,7 @@ class Tuning:
         everywhere = (*key, *options.values())
         if everywhere not in _MEASURED:
             if not bool(x.isfinite().all()):
-                return PLAIN
+                return PLAIN  # nothing can be compared
             _MEASURED[everywhere] = choose(x, weight, bias, key[3], **options)
         self.choices[key] = _MEASURED[everywhere]
         return self.choices[key].kernel
@@ -83,8 +84,8 @@ class Product:
     """``activation(x weight^T + bias)`` of a linear layer, or of a part of its outputs.
 
     Args:
-        owner: Module that is given the child which keeps packed weights.
-        linear: Has ``weight`` and ``bias``; a convolution is read as a layer over flattened patches.
+        linear: Has ``weight`` and ``bias``; a convolution is read as a layer over flattened patches. It is given a
+            child that keeps packed weights.
         part: Rows of the weight; None: all.
         keep: Leave the result in bfloat16 where that is what was computed; else it is float32.
     """
@@ -101,61 +102,85 @@ class Product:
         self.linear, self.tuning = linear, tuning
         self.activation, self.part, self.keep = activation, part, keep
         if _KEPT not in linear._modules:
-            linear.add_module(_KEPT, Kept(limit=2))
+            linear.add_module(_KEPT, Kept())
         self.kept: Kept = linear._modules[_KEPT]
-        self.rows, self.others = 0, 0  # for which weights are packed, and calls in turn with another number
 
     def __call__(self, x: Tensor) -> Tensor:
-        weight, bias = self._parameters()
+        # A small layer takes less time than Python can waste here: no look-up that is not needed, no view.
+        weight, bias = self.linear._parameters['weight'], self.linear._parameters['bias']
         if not usable(x, weight):
-            return ACTIVATIONS[self.activation](F.linear(x, weight, bias))
-        flat = x.reshape(-1, x.shape[-1])
-        if x.is_cuda:
-            y = self._on_gpu(flat, weight, bias)
-        else:
-            kernel, prepared = self._prepared(flat, weight, bias)
-            flat = flat if kernel.precision == 'bf16' else flat.float()
-            y = kernel.run(flat, prepared, weight, bias, self.activation)
-        return (y if self.keep else y.float()).view(*x.shape[:-1], y.shape[-1])
+            return ACTIVATIONS[self.activation](F.linear(x, *self._own(weight, bias)))
+        key, values = self.part and self.part.start, self.kept.values
+        stamp = (weight._version, weight.data_ptr(), bias is None or (bias._version, bias.data_ptr()))
+        stamp = (*stamp, torch.get_num_threads(), x.device)
+        found = values.get(key)
+        if found is None or found[0] != stamp:
+            found = values[key] = stamp, _Ready(*self._own(weight, bias))
+        ready = found[1]
+        kernel, prepared = ready.calls.get(x.numel() // x.shape[-1]) or self._prepare(x, ready)
+        y = kernel.run(x, prepared, ready.weight, ready.bias, self.activation)
+        return y if self.keep or y.dtype == torch.float32 else y.float()
 
-    def _parameters(self) -> tuple[Tensor, Tensor | None]:
-        weight, bias = self.linear.weight.flatten(1), self.linear.bias
+    def _own(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        weight = weight.flatten(1)
         if self.part is None:
             return weight, bias
         return weight[self.part], None if bias is None else bias[self.part]
 
-    def _prepared(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Kernel, Any]:
-        """The kernel and its packed weights; the plain one where it does not agree for this layer."""
-        kernel = self.tuning.kernel(x, weight, bias, self.activation)
-        if kernel is PLAIN:
+    def _prepare(self, x: Tensor, ready: _Ready) -> tuple[Kernel, Any]:
+        """The kernel for the rows of ``x`` and its packed weights, for this call and those that follow."""
+        x = x.reshape(-1, x.shape[-1])
+        kernel = ON_GPU if x.is_cuda else self.tuning.kernel(x, ready.weight, ready.bias, self.activation)
+        if kernel.for_rows and not ready.makes_room(len(x)):
             return PLAIN, None
+        if kernel is not PLAIN and kernel.name not in ready.packed:
+            # Outside of inference mode: what is made in it could not be used outside.
+            with torch.inference_mode(False), torch.no_grad():
+                ready.packed[kernel.name] = kernel.prepare and kernel.prepare(ready.weight, ready.bias, len(x))
+            if not self._agrees(kernel, x[:_CHECKED], ready):
+                ready.packed[kernel.name] = None
+                ready.refused.add(kernel.name)
+        if kernel.name in ready.refused:
+            kernel = PLAIN
+        call = kernel, ready.packed.get(kernel.name)
+        if len(ready.calls) < _ROWS:
+            ready.calls[len(x)] = call
+        return call
 
-        if kernel.for_rows and len(x) != self.rows:
-            self.others += 1
-            if self.rows == 0 or self.others > _PATIENCE:
-                self.rows, self.others = len(x), 0
-        else:
-            self.others = 0
+    def _agrees(self, kernel: Kernel, x: Tensor, ready: _Ready) -> bool:
+        parts = ready.weight, ready.bias, self.activation
+        return kernel.agrees(kernel.run(x, ready.packed[kernel.name], *parts), PLAIN.run(x, None, *parts))
 
-        def make() -> tuple[Kernel, Any]:
-            prepared = kernel.prepare(weight, bias, len(x)) if kernel.prepare else None
-            few = x[:_CHECKED] if kernel.precision == 'bf16' else x[:_CHECKED].float()
-            found = kernel.run(few, prepared, weight, bias, self.activation)
-            wanted = PLAIN.run(few.float(), None, weight, bias, self.activation)
-            return (kernel, prepared) if kernel.agrees(found, wanted) else (PLAIN, None)
 
-        return self._keep((kernel.name, self.rows if kernel.for_rows else None), make)
+class _Ready:
+    """What a product needs for its next calls.
 
-    def _on_gpu(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        def make() -> tuple[Tensor, Tensor | None]:
-            return weight.bfloat16(), None if bias is None else bias.bfloat16()
+    Attributes:
+        weight, bias: Of the layer, or the part of them.
+        calls: Number of rows to the kernel and its packed weights.
+        packed: Name of a kernel to packed weights.
+        refused: Kernels that do not agree with the plain one for these weights.
+        rows: For which a kernel that serves one number of rows has packed.
+    """
 
-        return ACTIVATIONS[self.activation](F.linear(x.bfloat16(), *self._keep(('bf16',), make)))
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
+        self.calls: dict[int, tuple[Kernel, Any]] = {}
+        self.packed: dict[str, Any] = {}
+        self.refused: set[str] = set()
+        self.rows: int | None = None
+        self._others = 0  # calls in turn with other numbers of rows
 
-    def _keep(self, key: tuple, make: Callable[[], Any]) -> Any:
-        first = None if self.part is None else self.part.start
-        sources = [source for source in (self.linear.weight, self.linear.bias) if source is not None]
-        return self.kept.get((*key, first), sources, make)
+    def makes_room(self, rows: int) -> bool:
+        """Whether weights are, or may now be, packed for ``rows``: not before a change of rows has lasted."""
+        if self.rows is not None:
+            self._others += 1
+            if self._others <= _PATIENCE:
+                return False
+            self.packed.clear()
+            self.calls.clear()
+        self.rows, self._others = rows, 0
+        return True
 
 
 def usable(x: Tensor, weight: Tensor) -> bool:
@@ -164,6 +189,7 @@ def usable(x: Tensor, weight: Tensor) -> bool:
         weight.dtype == torch.float32
         and x.dtype in (torch.float32, torch.bfloat16)
         and x.device == weight.device
+        and not weight.is_inference()
         and not (torch.is_grad_enabled() and (weight.requires_grad or x.requires_grad))
         and x.numel() > 0
         and not torch.is_autocast_enabled(x.device.type)

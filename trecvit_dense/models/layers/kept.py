@@ -25,32 +25,35 @@ class Kept(nn.Module):
 
     Args:
         limit: Values at a time; the oldest goes.
+
+    Attributes:
+        values: Key to what stands for the sources, and the value.
     """
 
     def __init__(self, limit: int = 4) -> None:
         super().__init__()
         self.limit = limit
-        self._values: dict[Hashable, tuple[_Stamp, Any]] = {}
+        self.values: dict[Hashable, tuple[Hashable, Any]] = {}
 
     def get(self, key: Hashable, sources: Sequence[Tensor], make: Callable[[], Any]) -> Any:
         """``make()``, or what it gave before for the same ``key`` and the same ``sources``."""
         stamp = None if _traced(sources) else _stamp(sources)
         if stamp is None:
             return make()
-        found = self._values.get(key)
+        found = self.values.get(key)
         if found is None or found[0] != stamp:
             # A tensor made in inference mode could not be used in training later.
             with torch.inference_mode(False), torch.no_grad():
                 found = stamp, make()
-            self._values.pop(key, None)
-            self._values[key] = found
-            if len(self._values) > self.limit:
-                del self._values[next(iter(self._values))]
+            self.values.pop(key, None)
+            self.values[key] = found
+            if len(self.values) > self.limit:
+                del self.values[next(iter(self.values))]
         return found[1]
 
     def drop(self) -> None:
         """Forget all values."""
-        self._values = {}
+        self.values = {}
 
     def train(self, mode: bool = True) -> Kept:
         self.drop()
@@ -61,7 +64,7 @@ class Kept(nn.Module):
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_values': {}}
+        return {**self.__dict__, 'values': {}}
 
 
 def _traced(sources: Sequence[Tensor]) -> bool:
