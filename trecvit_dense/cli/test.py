@@ -26,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', metavar='FILE', type=Path, help='write the metrics as flat json')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps')
     parser.add_argument(
+        '--precision',
+        choices=('fp32', 'bf16', 'int8'),
+        help='linear layers of this precision, faster or not, wherever they agree with float32: what does it cost? '
+        'fp32: by the fastest kernels (default: plain layers)',
+    )
+    parser.add_argument(
         '--reset-state',
         nargs='?',
         const='all',
@@ -50,6 +56,7 @@ def test(args: argparse.Namespace) -> int:
     from trecvit_dense.engine.check import check_parts
     from trecvit_dense.engine.config import load_config
     from trecvit_dense.evaluation.table import format_table
+    from trecvit_dense.inference import speed_up
     from trecvit_dense.registry import use_scope
 
     use_scope()
@@ -59,6 +66,8 @@ def test(args: argparse.Namespace) -> int:
     device = options.pick_device(args.device)
     model = build_model(args.checkpoint, cfg.get('model_overrides'), device)
     model = choose_mask_head(model, cfg)
+    if args.precision:
+        speed_up(model, args.precision, at_least=0)
     loader = build_loader(cfg)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     options.say(f'{args.checkpoint}: {parameters / 1e6:.2f} M parameters on {device}')

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .drop_path import DropPath
+from .kept import Kept
 
 KeyValue = tuple[Tensor, Tensor]
 _READ_SLICE = 256  # prompts of one masked attention call: the mask is quadratic in them
@@ -47,6 +48,7 @@ class Attention(nn.Module):
         self.num_heads, self.fused = num_heads, fused
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.proj = nn.Linear(embed_dim, embed_dim)
+        self.kept = Kept()  # masks of prompts
         for weight in (*self.qkv.weight.chunk(3), self.proj.weight):
             nn.init.xavier_uniform_(weight)
         nn.init.zeros_(self.qkv.bias)
@@ -83,11 +85,26 @@ class Attention(nn.Module):
         parts = []
         for start in range(0, x.shape[2], step):
             part = slice(start, start + step)
-            mask = _item_mask(x.shape[2], item_size, memory[0].shape[2], part, active, x.device)
+            mask = self._mask(x.shape[2], item_size, memory[0].shape[2], part, active, x.device)
             keys = torch.cat([memory[0], key[:, :, part]], dim=2)
             values = torch.cat([memory[1], value[:, :, part]], dim=2)
             parts.append(F.scaled_dot_product_attention(query[:, :, part], keys, values, attn_mask=mask))
         return self._merge(parts[0] if len(parts) == 1 else torch.cat(parts, dim=2), x)
+
+    def _mask(
+        self,
+        num_prompts: int,
+        item_size: int,
+        num_patches: int,
+        part: slice,
+        active: Tensor | None,
+        device: torch.device,
+    ) -> Tensor:
+        sizes = (num_prompts, item_size, num_patches, part, active, device)
+        if active is not None:
+            return _item_mask(*sizes)
+        key = (*sizes[:3], part.start, part.stop, device)
+        return self.kept.get(key, [], lambda: _item_mask(*sizes))
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         batch, time, tokens, channels = x.shape
