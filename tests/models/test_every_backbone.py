@@ -115,6 +115,12 @@ BACKBONES = {
              readout=False, freeze_encoder=False),
         WIDTH,
     ),
+    'RGBDifference': Entry(
+        dict(type='RGBDifference', backbone=dict(type='TRecViT', patch_size=8, **VIT)), traits={PROMPTS, HIDING}
+    ),
+    'RGBDifference-whole': Entry(
+        dict(type='RGBDifference', backbone=dict(type='XViT', patch_size=8, **VIT)), WIDTH, whole=True
+    ),
     'StoredFeatures': Entry(dict(type='StoredFeatures', embed_dim=WIDTH, grid=(4, 6), stride=8), video=False),
 }  # fmt: skip
 
