@@ -15,7 +15,7 @@ from trecvit_dense.inference.fast_kernels import KERNELS, PLAIN, choose, why_not
 from trecvit_dense.inference.runtime import to_model
 from trecvit_dense.models.layers.attention import MLP
 from trecvit_dense.models.layers.embedding import PatchEmbed
-from trecvit_dense.models.layers.recurrent_block import GatedMLP
+from trecvit_dense.models.layers.recurrent_block import GatedMLP, RecurrentBlock
 
 
 @pytest.fixture(autouse=True)
@@ -248,7 +248,7 @@ def test_other_numbers_of_rows_are_packed_for_when_they_stay(monkeypatch: pytest
     for rows, packed in ((10, 10), (3, 10), (10, 10), (3, 10), (3, 3), (3, 3)):
         x = torch.rand(rows, 16)
         torch.testing.assert_close(linear(x), x @ linear.weight.T + linear.bias)
-        assert linear.fast_weights.values[None][1].rows == packed
+        assert linear.fast_weights.values['none', None][1].rows == packed
 
 
 @pytest.mark.parametrize('shape', [(1, 3, 32, 32), (5, 3, 37, 50)])
@@ -261,6 +261,22 @@ def test_patches_as_a_product_are_those_of_the_convolution(shape: tuple[int, ...
         embed.forward.as_product.clear()
         torch.testing.assert_close(embed(frames)[0], wanted, rtol=1e-4, atol=1e-5)
         assert list(embed.forward.as_product.values()) == [faster == 'product']
+
+
+def test_the_gate_of_the_recurrent_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    need('oneDNN')
+    used = prefer(monkeypatch, 'oneDNN')
+    torch.manual_seed(0)
+    block, x = RecurrentBlock(32, 48, num_heads=4).requires_grad_(False), torch.randn(2, 3, 5, 32)
+    wanted, last = block(x)
+    tuning = speed_up(block)
+    found, state = block(x)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(state, last, rtol=1e-4, atol=1e-5)
+    assert set(used) == {'oneDNN'}
+    assert {key[3] for key in tuning.choices} == {'none', 'tanh'}
+    restore(block)
+    assert torch.equal(block(x)[0], wanted)
 
 
 def test_gated_mlp_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from trecvit_dense.models.layers.attention import MLP, Attention, attend
 from trecvit_dense.models.layers.embedding import PatchEmbed
 from trecvit_dense.models.layers.kept import Kept
-from trecvit_dense.models.layers.recurrent_block import GatedMLP
+from trecvit_dense.models.layers.recurrent_block import GatedMLP, RecurrentBlock
 
 from .fast_kernels import ACTIVATIONS, ON_GPU, PLAIN, Choice, Kernel, choose, measure, why_not
 
@@ -101,6 +101,7 @@ class Product:
     ) -> None:
         self.linear, self.tuning = linear, tuning
         self.activation, self.part, self.keep = activation, part, keep
+        self.key = (activation, part and part.start)
         if _KEPT not in linear._modules:
             linear.add_module(_KEPT, Kept())
         self.kept: Kept = linear._modules[_KEPT]
@@ -110,12 +111,11 @@ class Product:
         weight, bias = self.linear._parameters['weight'], self.linear._parameters['bias']
         if not usable(x, weight):
             return ACTIVATIONS[self.activation](F.linear(x, *self._own(weight, bias)))
-        key, values = self.part and self.part.start, self.kept.values
         stamp = (weight._version, weight.data_ptr(), bias is None or (bias._version, bias.data_ptr()))
         stamp = (*stamp, torch.get_num_threads(), x.device)
-        found = values.get(key)
+        found = self.kept.values.get(self.key)
         if found is None or found[0] != stamp:
-            found = values[key] = stamp, _Ready(*self._own(weight, bias))
+            found = self.kept.values[self.key] = stamp, _Ready(*self._own(weight, bias))
         ready = found[1]
         kernel, prepared = ready.calls.get(x.numel() // x.shape[-1]) or self._prepare(x, ready)
         y = kernel.run(x, prepared, ready.weight, ready.bias, self.activation)
@@ -252,6 +252,17 @@ class _FastGatedMLP(_Fast):
         return self.module.down(value.mul_(gate) if value.dtype == gate.dtype else value * gate)
 
 
+class _FastGate(_Fast):
+    """In the place of :meth:`RecurrentBlock.gate`."""
+
+    def __init__(self, module: RecurrentBlock, tuning: Tuning) -> None:
+        super().__init__(module)
+        self.product = Product(module.linear_y, tuning, activation='tanh', keep=True)
+
+    def __call__(self, normed: Tensor) -> Tensor:
+        return self.product(normed)
+
+
 class _FastPatchEmbed(_Fast):
     """The convolution, or a product over patches side by side; in float32."""
 
@@ -333,16 +344,17 @@ def speed_up(model: nn.Module, precision: str = 'auto', *, copies: bool = True, 
             if type(module) is Attention:
                 module.attend = _FastAttend(tuning)
                 module.qkv.forward.product.keep = True
+            if type(module) is RecurrentBlock:
+                module.gate = _FastGate(module, tuning)
     return tuning
 
 
 def restore(model: nn.Module) -> None:
     """Take :func:`speed_up` back."""
     for module in model.modules():
-        if isinstance(module.__dict__.get('forward'), _Fast):
-            del module.forward
-        if isinstance(module.__dict__.get('attend'), _FastAttend):
-            del module.attend
+        for name in ('forward', 'attend', 'gate'):
+            if isinstance(module.__dict__.get(name), (_Fast, _FastAttend)):
+                delattr(module, name)
         module._modules.pop(_KEPT, None)
 
 

@@ -113,7 +113,7 @@ class RecurrentBlock(nn.Module):
             active = ~hidden  # from here on: whose input counts
         state = state or {}
         normed = self.norm(x)
-        gate = F.gelu(self.linear_y(normed), approximate='tanh')
+        gate = self.gate(normed)
         u, conv_state = self.conv(_mask(self.linear_x(normed), active), state.get('conv'), reset=reset)
         h, lru_state = self.rg_lru(_mask(u, active), state.get('rg_lru'), reset=reset, hold=hidden)
         # h stays float32 for the state; the product goes on in the activations' precision
@@ -121,6 +121,10 @@ class RecurrentBlock(nn.Module):
         if self.mlp is not None:
             x = x + self.drop_path(self.mlp(self.mlp_norm(x)))
         return _mask(x, active), {'rg_lru': lru_state, 'conv': conv_state}
+
+    def gate(self, normed: Tensor) -> Tensor:
+        """``gelu(linear_y(n))``; apart, because some libraries compute both at once."""
+        return F.gelu(self.linear_y(normed), approximate='tanh')
 
 
 def _mask(x: Tensor, active: Tensor | None) -> Tensor:
