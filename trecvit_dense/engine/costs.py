@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -68,14 +67,25 @@ class PeakMemory(TorchDispatchMode):
         return found
 
 
-class FusedAttention(TorchFunctionMode):
-    """Lets fused attention be that on the ``meta`` device, where it would come apart into what it saves."""
+class FusedAttention:
+    """Lets fused attention be that on the ``meta`` device, where it would come apart into what it saves.
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if function is F.scaled_dot_product_attention and args[0].is_meta and kwargs.get('attn_mask') is None:
-            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args[:3])[0]
-        return function(*args, **kwargs)
+    In the place of torch's function, because a mode would rest in the backward pass, where checkpoints are run again.
+    """
+
+    def __enter__(self) -> None:
+        self.plain = F.scaled_dot_product_attention
+        F.scaled_dot_product_attention = self._attend
+
+    def __exit__(self, *_: object) -> None:
+        F.scaled_dot_product_attention = self.plain
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        if query.is_meta and attn_mask is None:
+            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)[0]
+        return self.plain(query, key, value, attn_mask, **kwargs)
 
 
 @dataclass

@@ -27,6 +27,7 @@ from trecvit_dense.engine.measuring import shortest
 _ONE_BY_ONE = 64  # batched products up to this many are also tried one after the other
 _MATTERS = 0.01  # of the operations: products below are timed in a hurry, for a model may have hundreds
 _LONG, _SHORT = dict(repeats=5, at_least_s=0.02), dict(repeats=2)
+_GATED = 'trecvit_dense::gated_recurrence'
 _aten = torch.ops.aten
 _FACTORS = {_aten.mm: (0, 1), _aten.addmm: (1, 2), _aten.bmm: (0, 1), _aten.baddbmm: (1, 2)}
 
@@ -68,6 +69,9 @@ class Products(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, packet = kwargs or {}, function._overloadpacket
         result = function(*args, **kwargs)
+        if function.name() == _GATED:
+            self._add_gates(args[0], args[1], next(arg for arg in args if isinstance(arg, torch.dtype)))
+            return result
         if packet in _FACTORS:
             a, b = (args[index] for index in _FACTORS[packet])
             kind, sizes = ('product' if a.ndim == 2 else 'batched'), (*a.shape, b.shape[-1])
@@ -81,6 +85,12 @@ class Products(TorchDispatchMode):
         if flops:
             self.found[Product(kind, tuple(sizes), a.dtype, flops)] += 1
         return result
+
+    def _add_gates(self, x: Tensor, weight: Tensor, dtype: torch.dtype) -> None:
+        """Both gates of the RG-LRU, which is one operator: ``x`` ``(B, T, ..., L)``, weight ``(G, L / G, L / G)``."""
+        groups, inner, width = weight.shape
+        rows = x.numel() // x.shape[-1]
+        self.found[Product('batched', (groups, rows, inner, width), dtype, 2 * groups * rows * inner * width)] += 2
 
 
 def find_products(function: Callable[[], Any]) -> Counter[Product]:
