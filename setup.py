@@ -9,7 +9,9 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'trecvit_dense/__init__.py').read_text()).group(1)
 
 CONFIG_PACKAGES = ['trecvit_dense.configs', 'trecvit_dense.configs._base_']
-TEST = ['pytest>=8', 'pytest-xdist', 'pytest-timeout', 'hypothesis', 'ruff', 'mypy']
+# torch for CPUs brings no Triton; its interpreter tests the kernels without a GPU.
+TRITON = 'triton; platform_system == "Linux" and platform_machine == "x86_64"'
+TEST = ['pytest>=8', 'pytest-xdist', 'pytest-timeout', 'hypothesis', 'ruff', 'mypy', TRITON]
 
 setup(
     name='trecvit-dense',
@@ -22,7 +24,7 @@ setup(
     packages=find_packages(include=['trecvit_dense', 'trecvit_dense.*']) + CONFIG_PACKAGES,
     package_dir={'trecvit_dense.configs': 'configs', 'trecvit_dense.configs._base_': 'configs/_base_'},
     package_data={
-        'trecvit_dense': ['weights/*.safetensors', 'weights/*.json'],
+        'trecvit_dense': ['weights/*.safetensors', 'weights/*.json', 'native/*.c'],
         'trecvit_dense.configs': ['*.py'],
         'trecvit_dense.configs._base_': ['*.py'],
     },

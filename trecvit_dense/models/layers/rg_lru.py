@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .linear_recurrence import linear_recurrence
+from .gated_recurrence import gated_recurrence
+from .gated_tiles import FLOOR
+from .linear_recurrence import choose_backend, linear_recurrence
 
 _DECAY = 8.0  # the constant c of Griffin, eq. 4
-_MAX_SQRT_GRADIENT = 1000.0
 
 
 class _BoundedSqrt(torch.autograd.Function):
@@ -29,7 +30,7 @@ class _BoundedSqrt(torch.autograd.Function):
 
 
 def _sqrt_slope(x: Tensor) -> Tensor:
-    return 0.5 * torch.rsqrt(x.clamp(min=1.0 / (4.0 * _MAX_SQRT_GRADIENT**2)))
+    return 0.5 * torch.rsqrt(x.clamp(min=FLOOR))
 
 
 def bounded_sqrt(x: Tensor) -> Tensor:
@@ -75,6 +76,9 @@ class RGLRU(nn.Module):
     1, which is not the same as continuing from a zero state. Everything behind the gate matrices is float32, autocast
     or not.
 
+    The back ends are those of :mod:`.linear_recurrence`, of which all but ``'chunked'`` do the whole layer at once
+    (:mod:`.gated_recurrence`) and keep ``x`` and ``h`` for the backward pass.
+
     Args:
         width: Recurrent width ``L``.
         num_blocks: Blocks of the gates (the model's number of heads).
@@ -106,9 +110,31 @@ class RGLRU(nn.Module):
         Returns:
             ``h (B, T, ..., L)`` float32 and the state after the last frame.
         """
-        input_gate = torch.sigmoid(self.input_gate(x).float())
-        recurrent_gate = torch.sigmoid(self.a_gate(x).float())
-        log_a = recurrent_gate * (-_DECAY * F.softplus(self.a_param.float()))
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        log_decay = -_DECAY * F.softplus(self.a_param.to(dtype))
+        # A traced graph has no back ends, and chunks of time need x and a as tensors.
+        backend = 'chunked' if torch.compiler.is_compiling() else choose_backend(x, dtype=dtype)
+        if backend == 'chunked':
+            return self._unfused(x.to(dtype), *self._gates(x, dtype), log_decay, state, reset, hold)
+        gates = [(gate.weight, gate.bias) for gate in (self.input_gate, self.a_gate)]
+        h = gated_recurrence(x, *gates, log_decay, h0=state, reset=reset, hold=hold, backend=backend)
+        return h, h[:, -1].clone()
+
+    def _gates(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return torch.sigmoid(self.input_gate(x).to(dtype)), torch.sigmoid(self.a_gate(x).to(dtype))
+
+    def _unfused(
+        self,
+        x: Tensor,
+        input_gate: Tensor,
+        recurrent_gate: Tensor,
+        log_decay: Tensor,
+        state: Tensor | None,
+        reset: Tensor | None,
+        hold: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The same, one operation of whole tensors after another."""
+        log_a = recurrent_gate * log_decay
         a = torch.exp(log_a)
         multiplier = bounded_sqrt(1.0 - torch.exp(2.0 * log_a))
         if reset is not None:
@@ -118,7 +144,7 @@ class RGLRU(nn.Module):
             multiplier = multiplier.masked_fill(fresh[..., None], 1.0)
         if hold is not None:
             a, multiplier = a.masked_fill(hold[..., None], 1.0), multiplier.masked_fill(hold[..., None], 0.0)
-        return linear_recurrence(multiplier * (input_gate * x.float()), a, state)
+        return linear_recurrence(multiplier * (input_gate * x), a, state)
 
 
 def _fresh_frames(x: Tensor, state: Tensor | None, reset: Tensor | None) -> Tensor | None:

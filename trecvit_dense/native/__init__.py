@@ -1,0 +1,248 @@
+"""Compiled code for CPUs: ``recurrence.c``, built by the machine's own C compiler when it is first wanted.
+
+That takes a second or two, once for each machine and version: the library is kept in ``$TRECVIT_CACHE`` (default:
+``trecvit_dense`` in the user's cache folder). Without a compiler, or with ``TRECVIT_NATIVE=0``, :func:`why_not` gives
+the reason and the same is computed by operators of torch. float32 alone; threads share the channels of a tile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trecvit_dense.models.layers.gated_tiles import FLOOR, Shape
+
+_SOURCE = Path(__file__).with_name('recurrence.c')
+_COMPILERS = ('cc', 'gcc', 'clang')
+_FLAGS = ('-std=gnu11', '-O3', '-fopenmp-simd', '-fno-math-errno', '-fno-trapping-math', '-shared', '-fPIC')
+_NATIVE = (('-march=native', '-mprefer-vector-width=512'), ('-march=native',), ('-mcpu=native',), ())
+_LEAST = 1 << 14  # numbers that are worth a thread of their own
+_HUGE = 1 << 22  # bytes from which a tensor gets huge pages: a page fault costs as much as filling the page
+
+
+# ------------------------------------------------------------------------------------------------------- building
+
+
+def why_not() -> str:
+    """In words, why the library cannot be used here; empty: it can, and is built now."""
+    if os.environ.get('TRECVIT_NATIVE', '1') == '0':
+        return 'TRECVIT_NATIVE=0 turns it off'
+    return _library()[1]
+
+
+@functools.cache
+def _library() -> tuple[ctypes.CDLL | None, str]:
+    """The library, or None and the reason."""
+    compiler = os.environ.get('CC') or next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if compiler is None:
+        return None, f'no C compiler found ({", ".join(_COMPILERS)})'
+    identity = '\0'.join((_SOURCE.read_text(), compiler, platform.machine(), _cpu()))
+    name = f'recurrence-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so'
+    try:
+        folder = _folder()
+        path = folder / name
+        if not path.is_file():
+            _compile(compiler, path)
+        return ctypes.CDLL(str(path)), ''
+    except (OSError, subprocess.SubprocessError) as error:
+        words = getattr(error, 'stderr', None) or error
+        return None, f'{compiler} did not build {_SOURCE.name}: {str(words).strip().splitlines()[-1]}'
+
+
+def _cpu() -> str:
+    """What the code is compiled for: a cache may be shared by machines that differ."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.lower().startswith(('flags', 'features'))), platform.processor())
+
+
+def _folder() -> Path:
+    """A folder of this user alone: what lies in it is run."""
+    given = os.environ.get('TRECVIT_CACHE')
+    folder = Path(given) if given else Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'trecvit_dense'
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix='trecvit_dense_'))
+
+
+def _compile(compiler: str, path: Path) -> None:
+    """Build into a file of another name first: several processes may do so at once."""
+    for index, flags in enumerate(_NATIVE):
+        handle, built = tempfile.mkstemp(suffix='.so', dir=path.parent)
+        os.close(handle)
+        command = [compiler, *_FLAGS, *flags, '-o', built, str(_SOURCE), '-lm']
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        if done.returncode == 0:
+            os.replace(built, path)
+            return
+        os.unlink(built)
+        if index == len(_NATIVE) - 1:
+            raise subprocess.CalledProcessError(done.returncode, command, stderr=done.stderr or 'no words')
+
+
+# -------------------------------------------------------------------------------------------------------- calling
+
+
+class _Tile(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_int64) for name in ('heads', 'batch', 'frames', 'rows', 'channels', 'first', 'end', 'fresh')
+    ]
+
+
+class _View(ctypes.Structure):
+    _fields_ = [('data', ctypes.c_void_p), ('token', ctypes.c_int64), ('head', ctypes.c_int64)]
+
+
+def _view(x: Tensor) -> _View:
+    """Of ``(heads, tokens, S)``."""
+    return _View(x.data_ptr(), x.stride(1), x.stride(0))
+
+
+def _pointer(x: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if x is None else x.data_ptr())
+
+
+def _state(before: Tensor | None) -> tuple[ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]:
+    """Of ``(batch, rows, heads, S)``."""
+    strides = (0, 0) if before is None else before.stride()[:2]
+    return _pointer(before), *map(ctypes.c_int64, strides)
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix='trecvit_native')
+
+
+def _share(call: Callable[[int, int], None], length: int, numbers: int) -> None:
+    """``call(first, end)`` over parts of ``length`` that are multiples of 16, in as many threads as torch uses."""
+    parts = min(torch.get_num_threads(), numbers // _LEAST, length // 16)
+    if parts < 2:
+        call(0, length)
+        return
+    ends = [length * k // parts // 16 * 16 for k in range(parts)] + [length]
+    list(_pool(torch.get_num_threads()).map(call, ends, ends[1:]))
+
+
+def forward_tile(
+    shape: Shape,
+    x: Tensor,
+    gate: Tensor,
+    decay_gate: Tensor,
+    log_decay: Tensor,
+    *,
+    before: Tensor | None,
+    mask: Tensor | None,
+    fresh: bool,
+    h: Tensor,
+) -> None:
+    """As :func:`trecvit_dense.models.layers.gated_tiles.forward_tile`."""
+    heads, _, size = x.shape
+    views = _view(x), _view(gate), _view(decay_gate)
+    state, out = _state(before), _view(h)
+    function = _library()[0].gated_forward
+
+    def call(first: int, end: int) -> None:
+        tile = _Tile(heads, *shape, size, first, end, fresh)
+        function(ctypes.byref(tile), *views, _pointer(log_decay), *state, _pointer(mask), out)
+
+    _share(call, size, x.numel())
+
+
+def backward_tile(
+    shape: Shape,
+    grad_h: Tensor,
+    x: Tensor,
+    gate: Tensor,
+    decay_gate: Tensor,
+    log_decay: Tensor,
+    *,
+    h: Tensor,
+    before: Tensor | None,
+    mask: Tensor | None,
+    fresh: bool,
+    grad_x: Tensor,
+    carried: Tensor,
+    sums: Tensor,
+) -> None:
+    """As :func:`trecvit_dense.models.layers.gated_tiles.backward_tile`."""
+    heads, _, size = x.shape
+    views, state, out = [_view(tensor) for tensor in (grad_h, x, gate, decay_gate)], _state(before), _view(grad_x)
+    added = torch.zeros(3, heads, size, dtype=torch.float64)
+    function = _library()[0].gated_backward
+
+    def call(first: int, end: int) -> None:
+        tile = _Tile(heads, *shape, size, first, end, fresh)
+        function(
+            ctypes.byref(tile),
+            *views,
+            _pointer(log_decay),
+            _view(h),
+            *state,
+            _pointer(mask),
+            out,
+            _pointer(carried),
+            _pointer(added),
+            ctypes.c_float(FLOOR),
+        )
+
+    _share(call, size, x.numel())
+    sums += added
+
+
+def empty(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """Memory for a result, in huge pages where the system lets a program ask for them."""
+    found = torch.empty(shape, dtype=dtype)
+    if found.nbytes >= _HUGE:
+        _library()[0].huge_pages(_pointer(found), ctypes.c_int64(found.nbytes))
+    return found
+
+
+def scan(x: Tensor, a: Tensor, h0: Tensor | None, h: Tensor, *, reverse: bool) -> None:
+    """``h_t = a_t * h_{t-1} + x_t`` over float32 ``(B, T, F)``, into a contiguous ``h``."""
+    x, a, h0 = x.contiguous(), a.contiguous(), None if h0 is None else h0.contiguous()
+    sizes = [ctypes.c_int64(size) for size in x.shape]
+
+    def call(first: int, end: int) -> None:
+        bounds = ctypes.c_int64(first), ctypes.c_int64(end)
+        _library()[0].scan(_pointer(x), _pointer(a), _pointer(h0), _pointer(h), *sizes, *bounds, ctypes.c_int(reverse))
+
+    _share(call, x.shape[2], x.numel())
+
+
+def scan_backward(
+    grad_h: Tensor,
+    a: Tensor,
+    h: Tensor,
+    h0: Tensor | None,
+    grads: tuple[Tensor, Tensor, Tensor | None],
+    *,
+    reverse: bool,
+) -> None:
+    """Write the gradients of ``x``, ``a`` and ``h0`` to ``grads``, contiguous as ``h`` is."""
+    grad_h, a, h0 = grad_h.contiguous(), a.contiguous(), None if h0 is None else h0.contiguous()
+    sizes = [ctypes.c_int64(size) for size in a.shape]
+    pointers = [_pointer(tensor) for tensor in (grad_h, a, h, h0, *grads)]
+
+    def call(first: int, end: int) -> None:
+        bounds = ctypes.c_int64(first), ctypes.c_int64(end)
+        _library()[0].scan_backward(*pointers, *sizes, *bounds, ctypes.c_int(reverse))
+
+    _share(call, a.shape[2], a.numel())
