@@ -109,6 +109,9 @@ def test_time_split_over_ranks(reverse: bool) -> None:
 
 def test_choice_of_back_end(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.zeros(1, 2, 3)
+    monkeypatch.delenv('TRECVIT_NATIVE', raising=False)
+    assert choose_backend(x) == 'sequential'  # nothing is compiled unasked
+    monkeypatch.setenv('TRECVIT_NATIVE', '1')
     assert choose_backend(x.double()) == 'sequential'
     with use_backend('chunked'):
         assert choose_backend(x) == 'chunked' and choose_backend(x, 'sequential') == 'sequential'

@@ -1,8 +1,9 @@
-"""Compiled code for CPUs: ``recurrence.c``, built by the machine's own C compiler when it is first wanted.
+"""Compiled code for CPUs: ``recurrence.c``, built by the machine's own C compiler when it is asked for.
 
-That takes a second or two, once for each machine and version: the library is kept in ``$TRECVIT_CACHE`` (default:
-``trecvit_dense`` in the user's cache folder). Without a compiler, or with ``TRECVIT_NATIVE=0``, :func:`why_not` gives
-the reason and the same is computed by operators of torch. float32 alone; threads share the channels of a tile.
+Nobody needs it: ``backend='native'`` or ``TRECVIT_NATIVE=1`` ask for it. Building takes a second or two, once for each
+machine and version: the library is kept in ``$TRECVIT_CACHE`` (default: ``trecvit_dense`` in the user's cache folder).
+Without a compiler, or with ``TRECVIT_NATIVE=0``, :func:`why_not` gives the reason. float32 alone; threads share the
+channels of a tile.
 """
 
 from __future__ import annotations

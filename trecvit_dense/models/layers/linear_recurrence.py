@@ -12,12 +12,14 @@ Back ends, which agree to round-off:
 - ``'chunked'``: :mod:`.chunked_recurrence`, fewer and larger operators for long clips, and time split over ranks.
 - ``'triton'``: :mod:`.linear_recurrence_triton`, one kernel each way on a GPU.
 
-``'auto'`` takes triton on a GPU that it supports, else chunked; on a CPU native if it can be built, else sequential.
+``'auto'`` takes triton on a GPU that it supports, else chunked; on a CPU sequential: nothing is compiled unless that is
+asked for, by name or for all with the environment variable ``TRECVIT_NATIVE=1``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -109,7 +111,8 @@ def _check_name(name: str) -> None:
 
 def _automatic(device: torch.device, dtype: torch.dtype) -> str:
     if device.type in ('cpu', 'meta'):
-        return 'sequential' if _native_refuses(device, dtype) else 'native'
+        wanted = os.environ.get('TRECVIT_NATIVE') == '1'
+        return 'native' if wanted and not _native_refuses(device, dtype) else 'sequential'
     return 'chunked' if _triton_refuses(device, dtype) else 'triton'
 
 
