@@ -4,8 +4,8 @@
 #   python tools/train.py configs/classify_trecvit.py
 #
 # Hardware and time: two CPU cores, within 10 minutes (that long on one core, which other work shared).
-# Expected: 0.46 of top-1 on held-out clips, chance 0.083; 0.09 with the memory cleared before every frame. Directions and
-#   speeds are told apart (0.6 to 0.7), the sense of rotation and the order of events hardly are (0 to 0.13).
+# Expected: 0.46 of top-1 on held-out clips, chance 0.083; 0.09 with the memory cleared before every frame. Directions
+#   and speeds are told apart (0.6 to 0.7), the sense of rotation and the order of events hardly are (0 to 0.13).
 
 _base_ = ['_base_/default_runtime.py', '_base_/motion_classes.py']
 

@@ -4,8 +4,8 @@
 #   python tools/train.py configs/classify_video_mobile_former.py
 #
 # Hardware and time: two CPU cores, within 15 minutes (26 on one core, which two other programs shared).
-# Expected: 0.67 of top-1 on held-out clips, chance 0.083. Directions and speeds are told apart (0.82 to 0.95), the sense of
-#   rotation (0.27 and 0.39) and the order of events (0.15 and 0.26) much less.
+# Expected: 0.67 of top-1 on held-out clips, chance 0.083. Directions and speeds are told apart (0.82 to 0.95), the
+#   sense of rotation (0.27 and 0.39) and the order of events (0.15 and 0.26) much less.
 
 _base_ = ['_base_/default_runtime.py', '_base_/motion_classes.py']
 

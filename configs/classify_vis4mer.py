@@ -5,8 +5,8 @@
 #   python tools/train.py configs/classify_vis4mer.py
 #
 # Hardware and time: two CPU cores, within 15 minutes (14, while other work shared them).
-# Expected: 0.36 of top-1 on held-out clips, chance 0.083; 0.08 with the memory cleared before every frame. Speed and sense
-#   are told apart, left is taken for up and right for down; turns and the order of events hardly are (0.02 to 0.39).
+# Expected: 0.36 of top-1 on held-out clips, chance 0.083; 0.08 with the memory cleared before every frame. Speed and
+#   sense are told apart, left is taken for up and right for down; turns and the order of events hardly are (0.02 to 0.39).
 
 _base_ = ['_base_/default_runtime.py', '_base_/motion_classes.py']
 
@@ -43,8 +43,8 @@ model = dict(
             token_dim=12,
         )
     ),
-    # From scratch, time has to be heard from the first step on (ten times the usual), and what comes out of three linear
-    # layers with a GELU behind each has to be heard at all.
+    # From scratch, time has to be heard from the first step on (ten times the usual), and what comes out of three
+    # linear layers with a GELU behind each has to be heard at all.
     init_cfg=[
         dict(type='Normal', layer='CausalConv', std=0.5),
         dict(type='Xavier', layer='Linear', distribution='uniform'),

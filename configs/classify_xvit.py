@@ -4,8 +4,8 @@
 #   python tools/train.py configs/classify_xvit.py
 #
 # Hardware and time: two CPU cores, within 10 minutes (that long on one core, which other work shared).
-# Expected: 0.39 of top-1 on held-out clips, chance 0.083. Directions and speeds are told apart (0.46 to 0.63), the sense of
-#   rotation and the order of events hardly are (0.04 to 0.15).
+# Expected: 0.39 of top-1 on held-out clips, chance 0.083. Directions and speeds are told apart (0.46 to 0.63), the
+#   sense of rotation and the order of events hardly are (0.04 to 0.15).
 
 _base_ = ['_base_/default_runtime.py', '_base_/motion_classes.py']
 
