@@ -6,7 +6,8 @@
 #
 # Hardware and time: two CPU cores, within 15 minutes (14, while other work shared them).
 # Expected: 0.36 of top-1 on held-out clips, chance 0.083; 0.08 with the memory cleared before every frame. Speed and
-#   sense are told apart, left is taken for up and right for down; turns and the order of events hardly are (0.02 to 0.39).
+#   sense are told apart, left is taken for up and right for down; turns and the order of events hardly are (0.02 to
+#   0.39).
 
 _base_ = ['_base_/default_runtime.py', '_base_/motion_classes.py']
 
