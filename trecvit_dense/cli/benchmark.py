@@ -15,6 +15,7 @@ of several. ``--no-limit`` saves the half minute that it takes; the json has the
 
 ``trecvit benchmark NAME --help`` says more about the other measurements: ``heads``: what several heads on one pass
 cost; ``constant``: frame 10,000 against frame 10; ``peers``: other people's models and plainer ones in the same run;
+``recurrence``: the RG-LRU layer by every back end, beside its authors' torch layer;
 ``training-memory`` and ``data-wait``: what a training step holds, and how long it waits for data; ``claims``: what the
 papers say about cost; ``masks-evaluator``: the program ``trecvit eval-masks``.
 """
@@ -39,6 +40,7 @@ _OTHERS = {  # first word of the command line: module of this package
     'heads': 'benchmark_heads',
     'masks-evaluator': 'benchmark_masks',
     'peers': 'benchmark_peers',
+    'recurrence': 'benchmark_recurrence',
     'training-memory': 'benchmark_training',
 }
 
