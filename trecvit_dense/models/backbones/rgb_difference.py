@@ -41,7 +41,7 @@ class RGBDifference(nn.Module):
         super().__init__()
         self.backbone = MODELS.build(backbone)
         if not getattr(self.backbone, 'takes_video', True):
-            raise ValueError(f'RGBDifference around {backbone["type"]}, which takes no video; put it around the encoder')
+            raise ValueError(f'RGBDifference around {backbone["type"]}, which takes no video; wrap its encoder instead')
         if not gain > 0:
             raise ValueError(f'gain is {gain}; wanted a number above 0')
         self.gain = gain
