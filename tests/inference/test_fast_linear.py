@@ -263,6 +263,7 @@ def test_patches_as_a_product_are_those_of_the_convolution(shape: tuple[int, ...
         assert list(embed.forward.as_product.values()) == [faster == 'product']
 
 
+@torch.no_grad()
 def test_the_gate_of_the_recurrent_block(monkeypatch: pytest.MonkeyPatch) -> None:
     need('oneDNN')
     used = prefer(monkeypatch, 'oneDNN')
