@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from trecvit_dense.engine.costs import count_flops
-from trecvit_dense.engine.limits import Product, Rate, _rate, find_products, measure_limit, routes
+from trecvit_dense.engine.limits import Product, Rate, _rate, find_products, limit_of, measure_limit, routes
 from trecvit_dense.engine.measuring import ProcessPeak, exponent, shortest
 from trecvit_dense.registry import MODELS, use_scope
 
@@ -95,14 +96,15 @@ def test_the_limit_is_the_sum_of_the_shortest_times() -> None:
     assert parts[0]['share'] == pytest.approx(4800 / 6240) and parts[0]['product'] == '6 x 8 x 50'
 
 
-def test_a_known_rate_is_not_measured_again() -> None:
+def test_a_known_rate_is_measured_again_by_its_route_alone() -> None:
     product = Product('product', (6, 8, 5), torch.float32, 480)
-    known = {product: Rate(product, 1, 2.0, 'linear', {})}
-
-    def never(*_, **__) -> float:
-        raise AssertionError('measured')
-
-    assert measure_limit(Counter({product: 4}), known=known, timer=never).seconds == 8.0
+    for again, kept in ((1.5, 1.5), (3.0, 2.0)):
+        known = {product: Rate(product, 1, 2.0, 'linear', {'linear': 240e-9, 'oneDNN': 100e-9})}
+        timer = Mock(return_value=again)
+        limit = measure_limit(Counter({product: 4}), known=known, timer=timer)
+        assert limit.seconds == 4 * kept == limit_of(Counter({product: 4}), known).seconds
+        assert known[product].gflops_per_s == pytest.approx({'linear': 480e-9 / kept, 'oneDNN': 100e-9})
+        assert timer.call_count == 1
     with pytest.raises(ValueError, match='no matrix product'):
         measure_limit(Counter())
 

@@ -8,13 +8,15 @@ far), and of the device on CUDA.
 
 The last two columns are parts of the limit, of a step and of a clip: the time that the model's matrix products and
 convolutions take here when each is run alone by the fastest library, over the time of the model. Both are the shortest
-of several. ``--no-limit`` saves the half minute that it takes; the json has the rate of every product by every library.
+of several, the former of all rows. ``--no-limit`` saves the half minute that it takes; the json has the rate of every
+product by every library.
 
     trecvit benchmark point_track_tapnext_tiny --threads 1 --out rows.json
     trecvit benchmark boxed --sweep points 16 64 256 1024 --plot points.png    # frames, points, size, batch or threads
 
 ``trecvit benchmark NAME --help`` says more about the other measurements: ``heads``: what several heads on one pass
 cost; ``constant``: frame 10,000 against frame 10; ``peers``: other people's models and plainer ones in the same run;
+``kernels``: plain layers against the fastest kernels, in turns;
 ``recurrence``: the RG-LRU layer by every back end, beside its authors' torch layer;
 ``training-memory`` and ``data-wait``: what a training step holds, and how long it waits for data; ``claims``: what the
 papers say about cost; ``masks-evaluator``: the program ``trecvit eval-masks``.
@@ -38,6 +40,7 @@ _OTHERS = {  # first word of the command line: module of this package
     'constant': 'benchmark_constant',
     'data-wait': 'benchmark_data_wait',
     'heads': 'benchmark_heads',
+    'kernels': 'benchmark_kernels',
     'masks-evaluator': 'benchmark_masks',
     'peers': 'benchmark_peers',
     'recurrence': 'benchmark_recurrence',
@@ -105,13 +108,18 @@ def benchmark(args: argparse.Namespace) -> int:
     size = cases[0].size
     say(f'{args.model}: {parameters / 1e6:.2f} M parameters, {size[0]}x{size[1]} input')
     say(f'torch {about["torch"]}, {about["device"]}, running on {device}')
-    rows, rates, limits = [], None if args.no_limit else {}, {}
+    rates: dict[int, dict] = {}  # by threads: what one thread can do is no limit for two
+    found = []
     for case in track(cases, description='benchmark'):
-        row, limits = benchmark_rows.measure(model, case, device, steps=args.steps, rates=rates)
-        rows.append(row)
+        known = None if args.no_limit else rates.setdefault(case.threads, {})
+        found.append(benchmark_rows.measure(model, case, device, steps=args.steps, rates=known))
+    limits = {}
+    for row, timings in found:
+        limits = benchmark_rows.add_limits(row, timings, rates.get(row['threads'], {}))
+    rows = [row for row, _ in found]
     if args.out:
-        found = {name: limit.as_dict() for name, limit in limits.items()}
-        write_json(args.out, dict(about, parameters=parameters, size=size, rows=rows, limit_of_last_row=found))
+        last = {name: limit.as_dict() for name, limit in limits.items()}
+        write_json(args.out, dict(about, parameters=parameters, size=size, rows=rows, limit_of_last_row=last))
     print(benchmark_rows.table(rows))
     key = 'step_cpu_ms' if counts_cpu_time(device) else 'step_ms'
     grown = benchmark_sweep.growth(rows, axis, key) if axis else []

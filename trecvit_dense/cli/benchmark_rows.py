@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trecvit_dense.engine.limits import Limit, Product, Rate, find_products, measure_limit
+from trecvit_dense.engine.limits import Limit, Product, Rate, find_products, limit_of, measure_limit
 from trecvit_dense.engine.measuring import ProcessPeak, counts_cpu_time, seconds_of
 from trecvit_dense.inference.fast_linear import restore, speed_up
 
@@ -85,17 +85,25 @@ class Load:
         return torch.autocast(self.device.partition(':')[0], getattr(torch, self.case.dtype))
 
 
+@dataclass
+class Timing:
+    """Seconds of the shortest call, and its matrix products."""
+
+    seconds: float
+    products: Counter[Product]
+
+
 def measure(
     model: Any, case: Case, device: str, *, steps: int, rates: dict[Product, Rate] | None = None
-) -> tuple[dict[str, Any], dict[str, Limit]]:
-    """The row, and the limits of a step and of the clip.
+) -> tuple[dict[str, Any], dict[str, Timing]]:
+    """The row, and what :func:`add_limits` needs to know of its step and its clip.
 
     Args:
         model: A perceiver, in eval mode on ``device``.
         case: What is run.
         device: Where.
         steps: Timed steps.
-        rates: Of matrix products, measured before; new ones are added. None: the limit is not measured.
+        rates: Of matrix products, measured before, which this row's are measured into. None: without a limit.
     """
     torch.set_num_threads(case.threads)
     set_path(model, case.path)
@@ -105,7 +113,7 @@ def measure(
         torch.cuda.reset_peak_memory_stats(device)
     with torch.inference_mode():
         times, cpu_times, state = time_steps(load, steps)
-        clips = [seconds_of(load.whole, device) for _ in range(max(2, steps // case.frames))]
+        clips = [seconds_of(load.whole, device) for _ in range(max(3, steps // case.frames))]
     device_bytes = torch.cuda.max_memory_allocated(device) if on_gpu else None
     process_bytes = process.nbytes
     row = dict(
@@ -125,7 +133,27 @@ def measure(
     if rates is None:
         return row, {}
     shortest_step = min(cpu_times if counts_cpu_time(device) else times)
-    return with_limits(row, load, rates, {'step': shortest_step, 'clip': min(clips)})
+    calls = dict(step=(shortest_step, lambda: load.step(load.start())), clip=(min(clips), load.whole))
+    timings = {name: Timing(seconds, products_of(call, case.path)) for name, (seconds, call) in calls.items()}
+    for timing in timings.values():
+        measure_limit(timing.products, device, known=rates)
+    return row, timings
+
+
+def add_limits(row: dict[str, Any], timings: dict[str, Timing], rates: dict[Product, Rate]) -> dict[str, Limit]:
+    """Operations and the part of the limit, by the best rates that any row of the same threads has seen."""
+    limits = {}
+    for name, timing in timings.items():
+        limit = limits[name] = limit_of(timing.products, rates)
+        rate = limit.flops / timing.seconds / 1e9
+        row |= {
+            f'{name}_gflop': limit.flops / 1e9,
+            f'{name}_gflops_per_s': rate,
+            f'{name}_limit_gflops_per_s': limit.gflops_per_s,
+            f'{name}_of_limit': limit.fraction(timing.seconds),
+            f'{name}_of_best': rate / limit.best_gflops_per_s,
+        }
+    return limits
 
 
 def set_path(model: Any, path: str) -> None:
@@ -149,24 +177,6 @@ def time_steps(load: Load, steps: int) -> tuple[list[float], list[float], Any]:
         times.append(seconds)
         cpu_times.append(time.process_time() - worked)
     return times, cpu_times, state
-
-
-def with_limits(
-    row: dict[str, Any], load: Load, rates: dict[Product, Rate], seconds: dict[str, float]
-) -> tuple[dict[str, Any], dict[str, Limit]]:
-    """The row with operations and the part of the limit, of a step and of the clip."""
-    calls = dict(step=lambda: load.step(load.start()), clip=load.whole)
-    limits = {}
-    for name, call in calls.items():
-        limit = limits[name] = measure_limit(products_of(call, load.case.path), load.device, known=rates)
-        row |= {
-            f'{name}_gflop': limit.flops / 1e9,
-            f'{name}_gflops_per_s': limit.flops / seconds[name] / 1e9,
-            f'{name}_limit_gflops_per_s': limit.gflops_per_s,
-            f'{name}_of_limit': limit.fraction(seconds[name]),
-            f'{name}_of_best': limit.flops / seconds[name] / 1e9 / limit.best_gflops_per_s,
-        }
-    return row, limits
 
 
 def products_of(call: Callable[[], Any], path: str) -> Counter[Product]:

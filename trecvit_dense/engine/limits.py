@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -259,7 +259,7 @@ def measure_limit(
     Args:
         products: Of :func:`find_products`.
         device: Where.
-        known: Rates that were measured before are taken from here, and new ones are added.
+        known: Rates that were measured before: here their fastest route is timed again. New ones are added.
         timer: Gives the seconds of a call, as :func:`.shortest` does.
         progress: Wraps the list of products, for a progress bar.
 
@@ -270,10 +270,26 @@ def measure_limit(
         raise ValueError('this model makes no matrix product and no convolution: there is no limit to measure')
     known = {} if known is None else known
     total = sum(count * product.flops for product, count in products.items())
-    for product in progress([product for product in products if product not in known]):
+    for product in progress(list(products)):
         matters = products[product] * product.flops >= _MATTERS * total
-        known[product] = _rate(product, device, timer, **(_LONG if matters else _SHORT))
-    return Limit([Rate(**{**vars(known[product]), 'count': count}) for product, count in products.items()])
+        if product in known:
+            known[product] = _again(known[product], device, timer)
+        else:
+            known[product] = _rate(product, device, timer, **(_LONG if matters else _SHORT))
+    return limit_of(products, known)
+
+
+def limit_of(products: Counter[Product], known: dict[Product, Rate]) -> Limit:
+    """The limit by rates that were measured before."""
+    return Limit([replace(known[product], count=count) for product, count in products.items()])
+
+
+def _again(rate: Rate, device: str, timer: Callable[..., float]) -> Rate:
+    """The fastest route once more, for the machine may have been busy before."""
+    with torch.inference_mode():
+        seconds = min(rate.seconds, timer(routes(rate.product, device)[rate.route], device, **_SHORT))
+    rates = rate.gflops_per_s | {rate.route: rate.product.flops / seconds / 1e9}
+    return replace(rate, seconds=seconds, gflops_per_s=rates)
 
 
 def _rate(product: Product, device: str, timer: Callable[..., float], **effort: float) -> Rate:
