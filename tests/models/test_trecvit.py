@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from trecvit_dense.engine.costs import PeakMemory
 from trecvit_dense.models.backbones.trecvit import TRecViT
 from trecvit_dense.models.backbones.vit_family import VARIANTS
 from trecvit_dense.models.heads.classification import merge_clips, split_clips
@@ -71,8 +72,9 @@ def test_paper_and_tapnext_sizes() -> None:
         dict(temporal_mlp=True, lru_width=16, drop_path_rate=0.1),
         dict(stem='conv', stem_levels=(2, 4), out_indices=(0, 1), position='sincos2d'),
         dict(checkpointing=True, class_token=True),
+        dict(checkpointing='selective', temporal_mlp=True, lru_width=16),
     ],
-    ids=['plain', 'mlp', 'conv_stem', 'checkpointing'],
+    ids=['plain', 'mlp', 'conv_stem', 'checkpointing', 'selective'],
 )
 def test_gradient_reaches_every_parameter(options: dict) -> None:
     model = build(**options).train()
@@ -127,7 +129,7 @@ def test_no_prompts_in_a_group_is_fine(attention: str) -> None:
 
 def test_checkpointing_gives_equal_gradients() -> None:
     gradients = []
-    for checkpointing in (False, True):
+    for checkpointing in (False, True, 'selective'):
         model = build(checkpointing=checkpointing, drop_path_rate=0.3).train()
         torch.manual_seed(3)
         prompts = [PromptGroup('a', torch.ones(2, 3, 2, 16), 'read_only')]
@@ -135,7 +137,25 @@ def test_checkpointing_gives_equal_gradients() -> None:
         (features.levels[0].tokens.square().sum() + features.prompts['a'].sum()).backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
     for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+        for recomputed in gradients[1:]:
+            torch.testing.assert_close(recomputed[name], gradient, msg=name)
+
+
+def test_what_checkpointing_keeps() -> None:
+    """Bytes that live between the passes: what the docstring says, for every token and block."""
+    kept, (tokens, width, depth, heads) = {}, (2 * 30 * 6, 64, 4, 4)
+    for mode in (False, 'selective', 'block'):
+        with torch.device('meta'), PeakMemory() as memory:
+            model = build(embed_dim=width, num_heads=heads, depth=depth, checkpointing=mode).train()
+            features, state = model(torch.empty(2, 30, 3, 16, 24))
+            del state  # it has the graph, too
+            live = memory.live
+            del features
+            kept[mode] = (live - memory.live) / 4 / tokens / depth
+    lru, mlp = 2 * width, model.mlp_dim
+    assert kept[False] == pytest.approx(12 * width + 5 * lru + 2 * mlp + heads, rel=0.05)
+    assert kept['selective'] == pytest.approx(8 * width + 3 * lru + mlp + heads, rel=0.05)
+    assert width < kept['block'] < 2.5 * width  # and the stem's output, once
 
 
 def test_drop_path_drops_whole_samples_in_training_only() -> None:
@@ -188,6 +208,7 @@ def test_a_remainder_of_the_frame_is_dropped() -> None:
         (dict(drop_path_rate=1.0), 'drop_path_rate'),
         (dict(embed_dim=18, position='sincos2d'), 'multiple of 4'),
         (dict(patch_size=0), 'no size'),
+        (dict(checkpointing='some'), r"wanted False, True \('block'\) or 'selective'"),
     ],
 )
 def test_wrong_arguments_are_named(options: dict, message: str) -> None:

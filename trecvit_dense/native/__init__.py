@@ -247,3 +247,51 @@ def scan_backward(
         _library()[0].scan_backward(*pointers, *sizes, *bounds, ctypes.c_int(reverse))
 
     _share(call, a.shape[2], a.numel())
+
+
+class _Clip(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ('batch', 'time', 'rows', 'width', 'past', 'first', 'end')]
+
+
+def convolve(x: Tensor, state: Tensor | None, weight: Tensor, bias: Tensor, reach: Tensor | None) -> Tensor:
+    """The causal convolution of contiguous ``(B, T, N, L)``; ``state (B, past, N, L)``, ``reach (B, T, N)`` int8."""
+    y = empty(x.shape, x.dtype)
+    pointers = [_pointer(tensor) for tensor in (x, state, weight, bias, reach, y)]
+
+    def call(first: int, end: int) -> None:
+        _library()[0].conv_forward(ctypes.byref(_Clip(*x.shape, len(weight) - 1, first, end)), *pointers)
+
+    _share(call, x.shape[-1], x.numel())
+    return y
+
+
+def convolve_backward(
+    grad_y: Tensor, x: Tensor, state: Tensor | None, weight: Tensor, reach: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Gradients of ``x``, ``state``, ``weight`` and ``bias``."""
+    grad_x, grad_state = empty(x.shape, x.dtype), None if state is None else torch.zeros_like(state)
+    sums = torch.zeros(len(weight) + 1, x.shape[-1], dtype=torch.float64)
+    pointers = [_pointer(tensor) for tensor in (grad_y, x, state, weight, reach, grad_x, grad_state, sums)]
+
+    def call(first: int, end: int) -> None:
+        _library()[0].conv_backward(ctypes.byref(_Clip(*x.shape, len(weight) - 1, first, end)), *pointers)
+
+    _share(call, x.shape[-1], x.numel())
+    grads = sums.to(weight.dtype)
+    return grad_x, grad_state, grads[:-1], grads[-1]
+
+
+def gate(y: Tensor, h: Tensor) -> Tensor:
+    """``gelu(y) * h`` of contiguous tensors of one shape."""
+    out = empty(y.shape, y.dtype)
+    pointers = [_pointer(tensor) for tensor in (y, h, out)]
+    _share(lambda *part: _library()[0].gate_forward(*pointers, *map(ctypes.c_int64, part)), y.numel(), y.numel())
+    return out
+
+
+def gate_backward(grad: Tensor, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of ``y`` and ``h``."""
+    grads = empty(y.shape, y.dtype), empty(h.shape, h.dtype)
+    pointers = [_pointer(tensor) for tensor in (grad, y, h, *grads)]
+    _share(lambda *part: _library()[0].gate_backward(*pointers, *map(ctypes.c_int64, part)), y.numel(), y.numel())
+    return grads

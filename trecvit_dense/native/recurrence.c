@@ -249,3 +249,99 @@ void gated_backward(const Tile *tile, View grad_h, View x, View input_gate, View
         }
     }
 }
+
+/* ------------------------------------------------------------------------------------------- causal convolution
+ * y_t = bias + sum over d of weight[past - d] * x_{t-d} over contiguous (B, T, N, L); frames before the first are in
+ * state (B, past, N, L), or zero where it is null. A tap at distance d counts where d <= reach (B, T, N), if given.
+ */
+typedef struct {
+    size batch, time, rows, width, past, first, end;
+} Clip;
+
+INLINE const float *tap(const Clip *c, const float *x, const float *state, const int8_t *reach, size b, size t, size n,
+                        size d) {
+    if (reach && d > reach[(b * c->time + t) * c->rows + n]) return 0;
+    if (d <= t) return x + ((b * c->time + t - d) * c->rows + n) * c->width;
+    return state ? state + ((b * c->past + c->past + t - d) * c->rows + n) * c->width : 0;
+}
+
+INLINE size rows_at_once(const Clip *c) {
+    size rows = 16384 / c->width;
+    return rows < 1 ? 1 : rows;
+}
+
+void conv_forward(const Clip *c, const float *x, const float *state, const float *weight, const float *bias,
+                  const int8_t *reach, float *y) {
+    size step = rows_at_once(c), first = c->first, end = c->end;
+    for (size b = 0; b < c->batch; b++)
+        for (size from = 0; from < c->rows; from += step)
+            for (size t = 0; t < c->time; t++)
+                for (size n = from; n < c->rows && n < from + step; n++) {
+                    size at = ((b * c->time + t) * c->rows + n) * c->width;
+                    const float *now = x + at, *w = weight + c->past * c->width;
+                    float *out = y + at;
+                    SIMD for (size s = first; s < end; s++) out[s] = bias[s] + w[s] * now[s];
+                    for (size d = 1; d <= c->past; d++) {
+                        const float *earlier = tap(c, x, state, reach, b, t, n, d);
+                        if (!earlier) break;
+                        const float *v = weight + (c->past - d) * c->width;
+                        SIMD for (size s = first; s < end; s++) out[s] += v[s] * earlier[s];
+                    }
+                }
+}
+
+/* grad_state (zero at first, or null) and sums (past + 2, L; double; the last is the bias) are added to. */
+void conv_backward(const Clip *c, const float *grad_y, const float *x, const float *state, const float *weight,
+                   const int8_t *reach, float *grad_x, float *grad_state, double *sums) {
+    size step = rows_at_once(c), first = c->first, end = c->end, width = c->width, count = end - first;
+    float part[(c->past + 2) * count];
+    for (size b = 0; b < c->batch; b++)
+        for (size from = 0; from < c->rows; from += step) {
+            memset(part, 0, sizeof part);
+            for (size t = 0; t < c->time; t++)
+                for (size n = from; n < c->rows && n < from + step; n++) {
+                    size at = ((b * c->time + t) * c->rows + n) * width;
+                    const float *g = grad_y + at + first;
+                    float *bias = part + (c->past + 1) * count;
+                    SIMD for (size s = 0; s < count; s++) bias[s] += g[s];
+                    for (size d = 0; d <= c->past; d++) {
+                        const float *source = tap(c, x, state, reach, b, t, n, d);
+                        if (!source) break;
+                        const float *w = weight + (c->past - d) * width + first;
+                        float *sum = part + (c->past - d) * count;
+                        source += first;
+                        SIMD for (size s = 0; s < count; s++) sum[s] += g[s] * source[s];
+                        if (!d) {
+                            float *out = grad_x + at + first;
+                            SIMD for (size s = 0; s < count; s++) out[s] = w[s] * g[s];
+                        } else if (d <= t || grad_state) {
+                            float *out = d <= t ? grad_x + at - d * c->rows * width + first
+                                                : grad_state + ((b * c->past + c->past + t - d) * c->rows + n) * width + first;
+                            SIMD for (size s = 0; s < count; s++) out[s] += w[s] * g[s];
+                        }
+                    }
+                }
+            for (size k = 0; k < c->past + 2; k++)
+                for (size s = 0; s < count; s++) sums[k * width + first + s] += part[k * count + s];
+        }
+}
+
+/* ------------------------------------------------------------------------------------------------- output gate
+ * gelu(y) * h with the tangent's GELU, which is y * sigmoid(2 * sqrt(2 / pi) * (y + 0.044715 * y^3)).
+ */
+void gate_forward(const float *y, const float *h, float *out, size first, size end) {
+    SIMD for (size s = first; s < end; s++) {
+        float v = y[s];
+        out[s] = v * sigmoid(1.5957691216f * (v + 0.044715f * v * v * v)) * h[s];
+    }
+}
+
+void gate_backward(const float *grad, const float *y, const float *h, float *grad_y, float *grad_h, size first,
+                   size end) {
+    SIMD for (size s = first; s < end; s++) {
+        float v = y[s], sure = sigmoid(1.5957691216f * (v + 0.044715f * v * v * v));
+        float slope = sure + v * sure * (1.0f - sure) * 1.5957691216f * (1.0f + 0.134145f * v * v);
+        grad_y[s] = grad[s] * h[s] * slope;
+        grad_h[s] = grad[s] * v * sure;
+    }
+}

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from trecvit_dense.models.backbones.block_checkpoint import check_mode, run_block
 from trecvit_dense.models.backbones.hidden_patches import HiddenPatches, blank, find_hidden
 from trecvit_dense.models.backbones.token_streams import (
     TokenStream,
@@ -99,7 +99,12 @@ class TRecViT(nn.Module):
         encoder_norm_eps: Epsilon of the final norm: 1e-6 in JAX, 1e-5 in the torch TAPNext.
         gelu: GELU of the spatial MLPs, ``'tanh'`` (JAX) or ``'erf'`` (torch TAPNext).
         drop_path_rate: Stochastic depth of the last block, growing linearly from 0.
-        checkpointing: Recompute blocks in the backward pass instead of keeping their activations.
+        checkpointing: What blocks keep for the backward pass (see :mod:`.block_checkpoint`); the numbers for a token
+            and block of widths ``C``, ``L`` and ``M`` (MLP) and ``G`` heads are those of a model without temporal MLP.
+            False: everything, ``12 C + 5 L + 2 M + G``.
+            ``'selective'``: results of matrix products, attention and recurrence, ``8 C + 3 L + M + G``; makes
+            elementwise functions and norms again.
+            True or ``'block'``: the input alone, ``C``; makes all again.
 
     Attributes:
         embed_dim: ``C``.
@@ -139,7 +144,7 @@ class TRecViT(nn.Module):
         encoder_norm_eps: float = 1e-6,
         gelu: str = 'tanh',
         drop_path_rate: float = 0.0,
-        checkpointing: bool = False,
+        checkpointing: bool | str = False,
     ) -> None:
         super().__init__()
         embed_dim, depth, num_heads, mlp_dim, patch = resolve_sizes(
@@ -149,7 +154,7 @@ class TRecViT(nn.Module):
         self.patch_size = patch
         self.lru_width = lru_width or embed_dim * state_multiplier
         self.conv_width = conv_width
-        self.checkpointing = checkpointing
+        self.checkpointing = check_mode(checkpointing)
         self.out_indices = check_out_indices(out_indices, depth)
 
         self.patch_embed = _build_stem(stem, embed_dim, patch, stem_channels, stem_levels)
@@ -221,10 +226,8 @@ class TRecViT(nn.Module):
             states = [
                 read_state(state, index, stream, width=self.lru_width, past=self.conv_width - 1) for stream in streams
             ]
-            if self.checkpointing and self.training and torch.is_grad_enabled():
-                tokens, states = checkpoint(block, tokens, states, streams, num_patches, use_reentrant=False)
-            else:
-                tokens, states = block(tokens, states, streams, num_patches)
+            mode = self.checkpointing if self.training else False
+            tokens, states = run_block(block, mode, tokens, states, streams, num_patches)
             write_state(new_state, index, streams, states)
             if index in self.out_indices and index != self.depth - 1:
                 levels.append(self._level(tokens[0][:, :, :num_patches], grid, hidden))

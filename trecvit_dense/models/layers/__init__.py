@@ -1,12 +1,13 @@
 """Building blocks: plain ``nn.Module`` and functions, free of any framework."""
 
 from .attention import MLP, Attention, SpatialBlock
+from .causal_conv import CausalConv
 from .chunked_recurrence import combine_chunks, summarise_chunk
 from .drop_path import DropPath
 from .embedding import ConvStem, LearnedPosition, PatchEmbed, SinCosPosition, interpolate_table, lecun_normal_, sincos2d
 from .linear_recurrence import linear_recurrence, use_backend
 from .recurrent_block import GatedMLP, RecurrentBlock, RMSNorm
-from .rg_lru import RGLRU, BlockDiagonalLinear, CausalConv
+from .rg_lru import RGLRU, BlockDiagonalLinear
 
 __all__ = [
     'MLP',

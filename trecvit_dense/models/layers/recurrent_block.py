@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .causal_conv import CausalConv
 from .drop_path import DropPath
-from .rg_lru import RGLRU, CausalConv
+from .gated_states import gate_states
+from .rg_lru import RGLRU
 
 
 class RMSNorm(nn.Module):
@@ -113,11 +115,15 @@ class RecurrentBlock(nn.Module):
             active = ~hidden  # from here on: whose input counts
         state = state or {}
         normed = self.norm(x)
-        gate = self.gate(normed)
         u, conv_state = self.conv(_mask(self.linear_x(normed), active), state.get('conv'), reset=reset)
         h, lru_state = self.rg_lru(_mask(u, active), state.get('rg_lru'), reset=reset, hold=hidden)
         # h stays float32 for the state; the product goes on in the activations' precision
-        x = x + self.drop_path(self.linear_out(h.to(gate.dtype) * gate))
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            gated = gate_states(self.linear_y(normed), h)
+        else:
+            gate = self.gate(normed)
+            gated = h.to(gate.dtype) * gate
+        x = x + self.drop_path(self.linear_out(gated))
         if self.mlp is not None:
             x = x + self.drop_path(self.mlp(self.mlp_norm(x)))
         return _mask(x, active), {'rg_lru': lru_state, 'conv': conv_state}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -160,74 +158,3 @@ def _draw_a_param(width: int, min_rad: float) -> Tensor:
     """Squared decays uniform in ``[min_rad^2, 0.999^2]``, as the inverse softplus of their negated logarithm."""
     squared = torch.empty(width).uniform_(min_rad**2, 0.999**2)
     return torch.log(torch.expm1(-0.5 * torch.log(squared)))
-
-
-class CausalConv(nn.Module):
-    """Depthwise convolution over time (dimension 1) that sees the current and the ``width - 1`` frames before.
-
-    Written as ``width`` shifted multiply-adds on ``(B, T, ..., L)``: a ``Conv1d`` would need the time last.
-
-    Args:
-        channels: ``L``.
-        width: Taps; the last one is the current frame.
-    """
-
-    def __init__(self, channels: int, width: int = 4) -> None:
-        super().__init__()
-        if width < 1:
-            raise ValueError(f'conv_width is {width}; wanted at least 1')
-        self.weight = nn.Parameter(torch.empty(width, channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        nn.init.normal_(self.weight, std=math.sqrt(0.01 / width))
-
-    def forward(
-        self, x: Tensor, state: Tensor | None = None, *, reset: Tensor | None = None, raw_state: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Run T frames.
-
-        Args:
-            x: ``(B, T, ..., L)``.
-            state: ``(B, width - 1, ..., L)``, the inputs before the first frame; None is an empty history.
-            reset: ``(B, T, ...)`` bool; taps never reach behind a reset.
-            raw_state: Return the last inputs as they were, also those behind a reset. The official JAX layer does so
-                and looks at document positions to ignore them; a stream that has only the state must not see them.
-
-        Returns:
-            ``y`` like ``x`` and the state after the last frame.
-        """
-        past = self.weight.shape[0] - 1
-        if state is None:
-            state = x.new_zeros(x.shape[0], past, *x.shape[2:])
-        padded = torch.cat([state.to(x.dtype), x], dim=1) if past else x  # (B, past + T, ..., L)
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        y = torch.addcmul(bias, weight[past], x)
-        open_taps = None  # (B, T, ...): no reset between the tap and the current frame
-        for distance in range(1, past + 1):
-            tap = padded[:, past - distance : past - distance + x.shape[1]]
-            if reset is not None:
-                open_taps = _shift_in(open_taps, ~reset, distance)
-                tap = tap * open_taps[..., None]
-            y = torch.addcmul(y, weight[past - distance], tap)
-        tail = padded[:, x.shape[1] :]
-        if reset is None or raw_state or not past:
-            return y, tail.clone()
-        return y, tail * _since_last_reset(reset, past)[..., None]
-
-
-def _shift_in(open_taps: Tensor | None, keep: Tensor, distance: int) -> Tensor:
-    """Taps at ``distance`` are open if those at ``distance - 1`` are and the frame in between was no reset."""
-    if open_taps is None:
-        return keep
-    shift = distance - 1
-    lead = torch.ones_like(keep[:, :shift])
-    return open_taps & torch.cat([lead, keep[:, : max(keep.shape[1] - shift, 0)]], dim=1)[:, : keep.shape[1]]
-
-
-def _since_last_reset(reset: Tensor, past: int) -> Tensor:
-    """``(B, past, ...)`` bool over the last ``past`` inputs: True where no reset came after them."""
-    later = reset.flip(1).cumsum(1).flip(1) - reset.long()  # resets strictly after each frame
-    clear = later == 0
-    if clear.shape[1] >= past:
-        return clear[:, clear.shape[1] - past :]
-    before = (~reset.any(dim=1, keepdim=True)).expand(-1, past - clear.shape[1], *reset.shape[2:])
-    return torch.cat([before, clear], dim=1)
