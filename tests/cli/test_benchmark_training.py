@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trecvit_dense import cli
-from trecvit_dense.cli.benchmark_training import WITHIN, measure, table
+from trecvit_dense.cli.benchmark_training import MODES, WITHIN, measure, table
 from trecvit_dense.engine.training_memory import Widths, kept_by_block, training_peak
 from trecvit_dense.models.backbones.token_streams import make_streams
 from trecvit_dense.registry import MODELS, use_scope
@@ -39,13 +39,13 @@ def test_a_block_keeps_what_was_derived() -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.train().blocks[0]([x], [None], make_streams(x, [], None), widths.tokens_per_frame)
     numbers = sum(tensor.untyped_storage().nbytes() // 4 for tensor in kept.values())
-    derived = frames * widths.tokens_per_frame * sum(kept_by_block(widths, frames).values())
+    derived = frames * widths.tokens_per_frame * sum(kept_by_block(widths).values())
     assert numbers == pytest.approx(derived, rel=0.01)
 
 
-@pytest.mark.parametrize('mode', [False, True])
+@pytest.mark.parametrize('mode', MODES)
 @pytest.mark.parametrize('frames', [2, 12])
-def test_derived_and_counted_agree(mode: bool, frames: int) -> None:
+def test_derived_and_counted_agree(mode: bool | str, frames: int) -> None:
     row = measure(SMALL, 64, frames, mode, run=frames == 2)
     assert abs(row['ratio'] - 1) <= WITHIN
     assert row['derived'] == sum(row['parts'].values())
@@ -59,8 +59,9 @@ def test_the_peak_moves_to_the_end_where_gradients_weigh_more() -> None:
     assert training_peak(widths, 1, parameters).gradients == 4 * parameters
     long = training_peak(widths, 200, parameters)
     assert long.gradients == 0 and long.total > 100 * training_peak(widths, 1, 0).kept
-    saved = training_peak(widths, 200, parameters, checkpointing=True)
-    assert saved.kept < 0.6 * long.kept and saved.working == long.working
+    some, least = (training_peak(widths, 200, parameters, mode) for mode in ('selective', True))
+    assert least.kept < some.kept < long.kept and least.working == long.working
+    assert least == training_peak(widths, 200, parameters, 'block')
 
 
 def test_one_table_one_json(tmp_path: Path, capsys) -> None:

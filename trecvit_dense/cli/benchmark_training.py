@@ -16,7 +16,7 @@ from typing import Any
 from trecvit_dense.cli.options import check_out, make_parser, say
 
 NAME = 'training-memory'
-MODES = (False, True)
+MODES = (False, 'selective', 'block')  # of checkpointing
 WITHIN = 0.15
 _NARROW = dict(embed_dim=96, depth=4, num_heads=4, patch_size=8, image_size=96)
 

@@ -23,7 +23,6 @@ class Widths:
         num_heads: Of the attention.
         depth: Blocks.
         pixels: Numbers of one patch, 3 times its pixels.
-        conv_past: Frames of the past that the temporal convolution reads.
         tokens_per_frame: Patches.
     """
 
@@ -33,7 +32,6 @@ class Widths:
     num_heads: int
     depth: int
     pixels: int
-    conv_past: int
     tokens_per_frame: int
 
     @classmethod
@@ -47,24 +45,37 @@ class Widths:
             backbone.num_heads,
             backbone.depth,
             3 * patch[0] * patch[1],
-            backbone.conv_width - 1,
             (size[0] // patch[0]) * (size[1] // patch[1]),
         )
 
 
-def kept_by_block(widths: Widths, frames: int) -> dict[str, float]:
-    """Numbers that a block keeps for every token of a clip of ``frames``, by term; see docs/performance.md."""
+def kept_by_block(widths: Widths) -> dict[str, float]:
+    """Numbers that a block keeps for every token of a clip, by term; see docs/performance.md."""
     c, width, m, heads = widths.embed_dim, widths.lru_width, widths.mlp_dim, widths.num_heads
     return {
         'RMS norm: input, normalised, scaled, 1 / rms': 3 * c + 1,
-        'gate: before and after its GELU': 2 * width,
-        'convolution: input, and input with its past': (2 + widths.conv_past / frames) * width,
+        'convolution: input': width,
         'RG-LRU: input and h': 2 * width,
+        'output gate: before its GELU': width,
         'product of h and gate': width,
         'norm of attention: input, normalised, two statistics': 2 * c + 2,
         'attention: query, key, value, result, log-sum': 4 * c + heads,
         'norm of the MLP: input, normalised, two statistics': 2 * c + 2,
         'MLP: before and after its GELU': 2 * m,
+    }
+
+
+def kept_selectively(widths: Widths) -> dict[str, float]:
+    """The same where the results of products, attention and recurrence are kept, and the rest is made again."""
+    c, width, m, heads = widths.embed_dim, widths.lru_width, widths.mlp_dim, widths.num_heads
+    return {
+        'input': c,
+        'both linear layers of the temporal block': 2 * width,
+        'h': width,
+        'output of the temporal block': c,
+        'attention: query, key, value, result, log-sum': 4 * c + heads,
+        'output of attention': c,
+        'MLP: before its GELU, output': m + c,
     }
 
 
@@ -90,14 +101,17 @@ def training_peak(widths: Widths, frames: int, parameters: int, checkpointing: b
         widths: Of the model.
         frames: Of the clip.
         parameters: Numbers.
-        checkpointing: Of TRecViT.
+        checkpointing: As in TRecViT: False, True or ``'block'``, ``'selective'``.
     """
     tokens = frames * widths.tokens_per_frame
-    block = tokens * sum(kept_by_block(widths, frames).values())
     row = tokens * widths.embed_dim  # what enters a block
-    # A block in its backward pass: the gradient that comes to it, and that of the MLP's hidden layer.
+    block = tokens * sum(kept_by_block(widths).values())
+    waiting = {False: block, 'block': row, 'selective': tokens * sum(kept_selectively(widths).values())}
+    entry = waiting['block' if checkpointing is True else checkpointing]
+    # A block in its backward pass has all that it keeps; to that come the gradient that reaches it, and that of the
+    # MLP's hidden layer.
     working = row + tokens * widths.mlp_dim
-    kept = (row if checkpointing else block) * widths.depth + (block - row if checkpointing else 0) + row
+    kept = entry * (widths.depth - 1) + block + row
     video = tokens * widths.pixels
     first = (0, kept, working)  # gradients, kept, working: in the last block, where the backward pass begins
     last = (parameters, block, working)  # in the first block, where it ends
