@@ -101,7 +101,7 @@ class TRecViT(nn.Module):
         drop_path_rate: Stochastic depth of the last block, growing linearly from 0.
         checkpointing: What blocks keep for the backward pass (see :mod:`.block_checkpoint`); the numbers for a token
             and block of widths ``C``, ``L`` and ``M`` (MLP) and ``G`` heads are those of a model without temporal MLP.
-            False: everything, ``12 C + 5 L + 2 M + G``.
+            False: everything, ``11 C + 5 L + 2 M + G``.
             ``'selective'``: results of matrix products, attention and recurrence, ``8 C + 3 L + M + G``; makes
             elementwise functions and norms again.
             True or ``'block'``: the input alone, ``C``; makes all again.
