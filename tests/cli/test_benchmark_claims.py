@@ -9,6 +9,7 @@ import pytest
 
 from trecvit_dense import cli
 from trecvit_dense.cli.benchmark_claims import Claim, against, growth, table
+from trecvit_dense.cli.claims_curves import count_curves
 
 
 def test_every_paper_has_its_lines(tmp_path: Path, capsys) -> None:
@@ -47,7 +48,20 @@ def test_curves_and_their_picture(tmp_path: Path) -> None:
     assert [row['frames'] for row in trecvit] == [8, 16]
     assert trecvit[1]['operations'] == pytest.approx(2 * trecvit[0]['operations'], rel=0.05)
     assert kept[1]['operations'] == fused[1]['operations'] > 2.1 * kept[0]['operations']
-    assert kept[1]['train'] > kept[1]['forward'] > fused[1]['forward'] and kept[1]['train'] > fused[1]['train']
+    assert kept[1]['train'] > kept[1]['forward'] and trecvit[1]['train'] > trecvit[1]['forward']
+
+
+def test_weights_of_attention_take_memory_where_they_are_kept() -> None:
+    sizes = dict(embed_dim=8, depth=2, num_heads=2, mlp_dim=16, image_size=32)
+    head = dict(type='ClassificationHead', num_classes=3, rep_size=None, pool='gap')
+
+    def perceiver(**backbone: object) -> dict:
+        return dict(type='VideoPerceiver', backbone=dict(**backbone, **sizes), heads=dict(classification=head))
+
+    vivit = perceiver(type='ViViT', tubelet_size=(1, 4, 4), num_frames=8, fused=False)
+    _, kept, fused = count_curves((perceiver(type='TRecViT', patch_size=4), vivit), (4, 8), 32).values()
+    weights = 4 * 2 * (8 * 64) ** 2  # bytes of one block: two heads, every patch of eight frames looks at all
+    assert kept[1]['forward'] > fused[1]['forward'] + weights and kept[1]['train'] > fused[1]['train'] + 2 * weights
 
 
 def test_xvit_is_linear_and_joint_attention_is_not() -> None:
