@@ -7,7 +7,7 @@
 #  tools/train.py configs/vos_trecvit.py --cfg-options +pretrained.backbone=work_dirs/pretrain_mae_trecvit/iter_1200.pth
 #
 # Hardware and time: two CPU cores, within 15 minutes (47 on one core that four other programs shared).
-# Measured: it has not learnt to paint in this time. mse of hidden patches 0.970, a grey patch of the right mean has 0.966,
+# Measured: it has not learnt to paint in this time. mse of hidden patches 0.970, a patch of the right mean has 0.966,
 #   copying what the place showed a frame before 0.763 (that is more than the model is shown); docs/experiments.md.
 #   reconstruction.png in the work folder shows what the model saw, what it painted and what was there.
 
