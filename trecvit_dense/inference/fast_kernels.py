@@ -28,7 +28,7 @@ _ROUNDS, _MOST_ROUNDS, _SECONDS = 3, 20, 0.03  # of one measurement: at least, a
 _SLOW = 1.6  # times the best of the first round: not tried again
 _MARGIN = 0.97  # of the time of plain: what is hardly faster is not worth another result in the last digits
 _COPY_MARGIN = 0.92  # of the best so far: packed weights take as much memory as the weights
-_OPERATIONS = 8e8  # of one measured product; more rows would not change the rate
+_OPERATIONS = 6e8  # of one measured product; more rows would not change the rate
 _LEAST_ROWS = 32
 
 

@@ -27,7 +27,7 @@ from .fast_kernels import ACTIVATIONS, ON_GPU, PLAIN, Choice, Kernel, choose, me
 
 PRECISIONS = ('auto', 'fp32', 'bf16', 'int8')
 _KEPT = 'fast_weights'  # name of the child that holds a layer's packed weights
-_CHECKED = 256  # rows on which a layer is checked
+_CHECKED = 32  # rows on which a layer is checked
 _PATIENCE = 2  # calls with other numbers of rows before weights are packed again
 _ROWS = 64  # numbers of rows that a layer remembers
 _MEASURED: dict[tuple, Choice] = {}  # in this process, whatever the model
