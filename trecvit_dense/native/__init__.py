@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trecvit_dense.models.layers.gated_tiles import FLOOR, Shape
+from trecvit_dense.models.layers.gated_tiles import FLOOR, Buffer, Shape
 
 _SOURCE = Path(__file__).with_name('recurrence.c')
 _COMPILERS = ('cc', 'gcc', 'clang')
@@ -145,18 +145,18 @@ def _share(call: Callable[[int, int], None], length: int, numbers: int) -> None:
 def forward_tile(
     shape: Shape,
     x: Tensor,
-    gate: Tensor,
-    decay_gate: Tensor,
+    gates: Tensor,
     log_decay: Tensor,
     *,
     before: Tensor | None,
     mask: Tensor | None,
     fresh: bool,
     h: Tensor,
+    buffer: Buffer,
 ) -> None:
     """As :func:`trecvit_dense.models.layers.gated_tiles.forward_tile`."""
     heads, _, size = x.shape
-    views = _view(x), _view(gate), _view(decay_gate)
+    views = [_view(x), *map(_view, gates.chunk(2, dim=-1))]
     state, out = _state(before), _view(h)
     function = _library()[0].gated_forward
 
@@ -171,8 +171,7 @@ def backward_tile(
     shape: Shape,
     grad_h: Tensor,
     x: Tensor,
-    gate: Tensor,
-    decay_gate: Tensor,
+    gates: Tensor,
     log_decay: Tensor,
     *,
     h: Tensor,
@@ -182,10 +181,12 @@ def backward_tile(
     grad_x: Tensor,
     carried: Tensor,
     sums: Tensor,
+    buffer: Buffer,
 ) -> None:
     """As :func:`trecvit_dense.models.layers.gated_tiles.backward_tile`."""
     heads, _, size = x.shape
-    views, state, out = [_view(tensor) for tensor in (grad_h, x, gate, decay_gate)], _state(before), _view(grad_x)
+    views = [_view(tensor) for tensor in (grad_h, x, *gates.chunk(2, dim=-1))]
+    state, out = _state(before), _view(grad_x)
     added = torch.zeros(3, heads, size, dtype=torch.float64)
     function = _library()[0].gated_backward
 

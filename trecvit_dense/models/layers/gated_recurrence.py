@@ -25,7 +25,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from . import gated_tiles
 
-_TILE = 1 << 16  # numbers of a tile and thread: 256 KiB of float32 for each of its four tensors
+_TILE = 1 << 17  # numbers of a tile and thread: half a MiB of float32 for each of its tensors
 _MIN_TOKENS = 128  # of a tile, or the matrix products become thin
 
 
@@ -157,7 +157,7 @@ def _backward_op(
     wi_sum, wa_sum, bi_sum, ba_sum, decay_sum = sums
     found = zip((wi_sum, bi_sum, wa_sum, ba_sum, decay_sum), (wi, bi, wa, ba, log_decay), strict=True)
     # copies: what an operator returns may not share memory
-    return grad_x, *(total.view(like.shape).to(like.dtype, copy=True) for total, like in found), grad_h0
+    return grad_x, *(torch.empty_like(like).copy_(total.reshape(like.shape)) for total, like in found), grad_h0
 
 
 @_backward_op.register_fake
@@ -241,8 +241,9 @@ class _Layer:
     ) -> None:
         self.dtype, self.device = _state_dtype(x), x.device
         self.heads, _, self.size = weights[0].shape
-        self.weights = [weight.to(gate_dtype) for weight in weights]  # (G, S, S): input gate, decay gate
-        self.biases = [bias.to(gate_dtype)[:, None] for bias in biases]  # (G, 1, S)
+        # Both gates in one product: it has twice the columns, and narrow ones are slow.
+        self.weights = torch.cat([weight.to(gate_dtype) for weight in weights], dim=2)  # (G, S, 2 S)
+        self.biases = torch.cat([bias.to(gate_dtype) for bias in biases], dim=1)[:, None]  # (G, 1, 2 S)
         self.log_decay = log_decay.to(self.dtype).view(self.heads, 1, self.size)
         self.batch, self.time, self.rows = x.shape[0], x.shape[1], math.prod(x.shape[2:-1])
         self.kernel = _kernel(backend)
@@ -282,17 +283,15 @@ class _Layer:
         part = x[tile.heads, tile.tokens]
         return part if part.dtype == self.dtype else self.buffer(name, part.shape).copy_(part)
 
-    def gates(self, x: Tensor, heads: slice) -> list[Tensor]:
-        """Both gates ``(heads, tokens, S)`` before their sigmoid."""
-        found = []
-        for name, weight, bias in zip(('input', 'decay'), self.weights, self.biases, strict=True):
-            gate = self.buffer(name, x.shape)
-            if weight.dtype == self.dtype:
-                torch.baddbmm(bias[heads], x, weight[heads], out=gate)
-            else:
-                gate.copy_(torch.baddbmm(bias[heads], x.to(weight.dtype), weight[heads]))
-            found.append(gate)
-        return found
+    def gates(self, x: Tensor, heads: slice) -> Tensor:
+        """Input and decay gate before their sigmoid, ``(heads, tokens, 2 S)``."""
+        weight, bias = self.weights[heads], self.biases[heads]
+        both = self.buffer('gates', (*x.shape[:2], 2 * self.size))
+        if weight.dtype == self.dtype:
+            torch.baddbmm(bias, x, weight, out=both)
+        else:
+            both.copy_(torch.baddbmm(bias, x.to(weight.dtype), weight))
+        return both
 
     def before(self, tile: Tile, h: Tensor, h0: Tensor | None) -> Tensor | None:
         """State in front of a tile, ``(batch, rows, heads, S)``; None is zero."""
@@ -323,12 +322,13 @@ def _forward(layer: _Layer, x: Tensor, h: Tensor, h0: Tensor | None, masks: Tens
         layer.kernel.forward_tile(
             tile.shape,
             part,
-            *layer.gates(part, tile.heads),
+            layer.gates(part, tile.heads),
             layer.log_decay[tile.heads],
             before=layer.before(tile, h, start),
             mask=None if masks is None else masks[tile.tokens],
             fresh=h0 is None and tile.time.start == 0,
             h=hs[tile.heads, tile.tokens],
+            buffer=layer.buffer,
         )
 
 
@@ -342,9 +342,9 @@ def _backward(
     grad_h0 = h.new_empty(0) if h0 is None else torch.empty(h0.shape, dtype=h0.dtype, device=h0.device)
     masks = None if masks is None else masks.view(-1)
     heads, size = layer.heads, layer.size
-    weight_sums = [torch.zeros_like(weight, dtype=layer.dtype) for weight in layer.weights]
+    weight_sum = torch.zeros_like(layer.weights, dtype=layer.dtype)  # (G, S, 2 S)
     sums = x.new_zeros(3, heads, size, dtype=torch.float64)  # of both biases and log_decay
-    transposed = [weight.mT.contiguous() for weight in layer.weights]  # a product with these is a third faster
+    transposed = layer.weights.mT.contiguous()  # a product with this is a third faster
     for row in layer.tiles(backwards=True):
         batch, _, rows = row[0].shape
         carried = h.new_zeros(heads, batch, rows, size)  # a_{t+1} * dL/dx_{t+1} of the scan, from the frame behind
@@ -356,7 +356,7 @@ def _backward(
                 tile.shape,
                 grads[tile.heads, tile.tokens],
                 part,
-                *gates,
+                gates,
                 layer.log_decay[tile.heads],
                 h=hs[tile.heads, tile.tokens],
                 before=layer.before(tile, h, start),
@@ -365,15 +365,15 @@ def _backward(
                 grad_x=target,
                 carried=carried[tile.heads],
                 sums=sums[:, tile.heads],
+                buffer=layer.buffer,
             )
-            for gate, weight, total in zip(gates, transposed, weight_sums, strict=True):
-                _linear_backward(part, weight[tile.heads], gate, target, total[tile.heads])
+            _linear_backward(part, transposed[tile.heads], gates, target, weight_sum[tile.heads])
             if target is not direct:
                 direct.copy_(target)
         if h0 is not None:
             layer_rows = grad_h0.view(layer.batch, layer.rows, heads, size)
             layer_rows[row[0].batch, row[0].rows].copy_(carried.permute(1, 2, 0, 3))
-    return grad_x, grad_h0, [*weight_sums, *sums]
+    return grad_x, grad_h0, [*weight_sum.chunk(2, dim=2), *sums]
 
 
 def _linear_backward(x: Tensor, weight: Tensor, grad: Tensor, grad_x: Tensor, grad_w: Tensor) -> None:

@@ -1,10 +1,13 @@
 """What happens inside a tile of the RG-LRU (:mod:`.gated_recurrence`), with operators of torch.
 
 A tile has a few heads and tokens that follow one another, ``(batch, frames, rows)``. Tensors are
-``(heads, tokens, S)``, views of ``(B, T, ..., L)`` where possible. The memory needed inside is that of a dozen tiles.
+``(heads, tokens, S)``, views of ``(B, T, ..., L)`` where possible. Every operator reads and writes the cache, not
+memory, but each of them does, so what counts is how few there are: twelve forward, two dozen backward.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,50 +15,53 @@ from torch import Tensor
 MAX_SQRT_GRADIENT = 1000.0
 FLOOR = 1.0 / (4.0 * MAX_SQRT_GRADIENT**2)  # below it the derivative of the square root is cut off
 Shape = tuple[int, int, int]  # batch, frames, rows
-
-_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+Buffer = Callable[[str, tuple[int, ...]], Tensor]  # the same memory for the same name and shape
 
 
 def forward_tile(
     shape: Shape,
     x: Tensor,
-    gate: Tensor,
-    decay_gate: Tensor,
+    gates: Tensor,
     log_decay: Tensor,
     *,
     before: Tensor | None,
     mask: Tensor | None,
     fresh: bool,
     h: Tensor,
+    buffer: Buffer,
 ) -> None:
-    """Write the states of a tile to ``h``; ``gate`` and ``decay_gate``, before their sigmoids, are used up.
+    """Write the states of a tile to ``h``.
 
     Args:
         shape: Of the tokens.
-        x, gate, decay_gate, h: ``(heads, tokens, S)``.
+        x, h: ``(heads, tokens, S)``.
+        gates: ``(heads, tokens, 2 S)``, input and decay gate before their sigmoids; used up.
         log_decay: ``(heads, 1, S)``.
         before: ``(batch, rows, heads, S)``, the state before the first frame; None is zero.
         mask: ``(tokens,)`` int8, 1 where a row starts and 2 where it waits.
         fresh: Without a mask: every row starts on the first frame.
+        buffer: Memory to work in.
     """
-    gate.sigmoid_()
-    decay_gate.sigmoid_().mul_(log_decay)
-    a, square = _decay(decay_gate)
-    multiplier = square.sqrt_()
+    gate, decay_gate = gates.sigmoid_().chunk(2, dim=-1)
+    log_a, square = buffer('log_a', x.shape), buffer('square', x.shape)
+    _square(torch.mul(decay_gate, log_decay, out=log_a), square)
+    a, multiplier = log_a.exp_(), square.sqrt_()
     _apply_masks(shape, a, multiplier, mask, fresh=fresh)
+    inputs, states = _frames(shape, multiplier.mul_(gate).mul_(x)), _frames(shape, h)
     state = None if before is None else before.permute(2, 0, 1, 3)
-    decays = _frames(shape, a)
-    for t, now in enumerate(_frames(shape, gate.mul_(x).mul_(multiplier))):
-        state = now if state is None else now.addcmul_(decays[t], state)
-    h.copy_(gate)
+    for given, decay, now in zip(inputs, _frames(shape, a), states, strict=True):
+        if state is None:
+            now.copy_(given)
+        else:
+            torch.addcmul(given, decay, state, out=now)
+        state = now
 
 
 def backward_tile(
     shape: Shape,
     grad_h: Tensor,
     x: Tensor,
-    gate: Tensor,
-    decay_gate: Tensor,
+    gates: Tensor,
     log_decay: Tensor,
     *,
     h: Tensor,
@@ -65,8 +71,9 @@ def backward_tile(
     grad_x: Tensor,
     carried: Tensor,
     sums: Tensor,
+    buffer: Buffer,
 ) -> None:
-    """Gradients of a tile; ``gate`` and ``decay_gate`` come before their sigmoids and become gradients there.
+    """Gradients of a tile; ``gates`` come before their sigmoids and become the gradients there.
 
     Args:
         grad_x: ``(heads, tokens, S)``, written: the part that does not pass through the gates.
@@ -76,44 +83,51 @@ def backward_tile(
 
     The others are as in :func:`forward_tile`.
     """
-    gate.sigmoid_()
-    decay_gate.sigmoid_()
-    a, square = _decay(decay_gate * log_decay)
-    slope = square.clamp(min=FLOOR).rsqrt_()  # twice the derivative of the square root
+    names = ('log_a', 'square', 'a', 'slope', 'grad', 'past')
+    log_a, square, a, slope, grad, past = (buffer(name, x.shape) for name in names)
+    gate, decay_gate = gates.sigmoid_().chunk(2, dim=-1)
+    _square(torch.mul(decay_gate, log_decay, out=log_a), square)
+    torch.exp(log_a, out=a)
     multiplier = square.sqrt_()
+    # a times twice the derivative of the square root
+    torch.div(a, torch.clamp(multiplier, min=FLOOR**0.5, out=slope), out=slope)
     _apply_masks(shape, a, multiplier, mask, fresh=fresh)
 
     # dL/dx_t of the scan = dL/dh_t + a_{t+1} * dL/dx_{t+1}: the same recurrence, backwards
-    grad = torch.empty_like(gate).copy_(grad_h)
-    frames, decays = _frames(shape, grad), _frames(shape, a)
+    frames, decays = _frames(shape, grad.copy_(grad_h)), _frames(shape, a)
     later = frames[-1].add_(carried)
     for t in range(len(frames) - 2, -1, -1):
         later = frames[t].addcmul_(decays[t + 1], later)
-    torch.mul(decays[0], later, out=carried)
+    carried.copy_(torch.mul(decays[0], later, out=_frames(shape, past)[0]))
 
     # dL/d(log a) = a * dL/da - a^2 / sqrt(1 - a^2) * dL/d(multiplier)
-    grad_log = _past(shape, h, before)
-    slope.mul_(a).mul_(gate).mul_(x)
-    grad_log.sub_(slope).mul_(a).mul_(grad)
+    _read_past(shape, h, before, past)
+    a.mul_(grad)
+    grad_input = multiplier.mul_(grad)  # of gate * x
+    gated = torch.mul(gate, x, out=grad)
+    grad_log = past.addcmul_(slope, gated, value=-1.0).mul_(a)
     if mask is not None:
         grad_log.masked_fill_(mask[:, None] != 0, 0.0)
     elif fresh:
         _frames(shape, grad_log)[0].zero_()
-    sums[2] += torch.mul(grad_log, decay_gate, out=slope).sum(1)
-    grad_input = multiplier.mul_(grad)  # of gate * x
-    grad_x.copy_(torch.mul(grad_input, gate, out=slope))
-    sums[0] += _sigmoid_backward(grad_input.mul_(x), gate, grad_input=gate).sum(1)
-    sums[1] += _sigmoid_backward(grad_log.mul_(log_decay), decay_gate, grad_input=decay_gate).sum(1)
+    # Through the sigmoids, d(r) = r - r * r; times log_decay, which the sum has to be freed of.
+    grad_log.mul_(log_a)
+    sums[2] += torch.where(log_decay == 0, 0.0, grad_log.sum(1, keepdim=True) / log_decay)[:, 0]
+    torch.mul(grad_input, gate, out=grad_x)
+    grad_input.mul_(gated)
+    torch.addcmul(grad_input, grad_input, gate, value=-1.0, out=gate)
+    torch.addcmul(grad_log, grad_log, decay_gate, value=-1.0, out=decay_gate)
+    sums[:2] += gates.sum(1).unflatten(-1, (2, -1)).transpose(0, 1)
 
 
-def _decay(log_a: Tensor) -> tuple[Tensor, Tensor]:
-    """``a`` and ``1 - a^2``; ``log_a`` may be overwritten.
+def _square(log_a: Tensor, out: Tensor) -> None:
+    """``1 - a^2``.
 
     Where a decay comes near 1 few digits are left of ``1 - exp(2 log a)``. It is what the authors' layer computes,
     trained weights have seen its rounding, and every back end rounds alike.
     """
-    square = torch.mul(log_a, 2.0).exp_()
-    return log_a.exp_(), torch.sub(square.new_ones(()), square, out=square)
+    torch.mul(log_a, 2.0, out=out).exp_()
+    torch.sub(out.new_ones(()), out, out=out)
 
 
 def _frames(shape: Shape, x: Tensor) -> tuple[Tensor, ...]:
@@ -132,10 +146,11 @@ def _apply_masks(shape: Shape, a: Tensor, multiplier: Tensor, mask: Tensor | Non
         _frames(shape, multiplier)[0].fill_(1.0)
 
 
-def _past(shape: Shape, h: Tensor, before: Tensor | None) -> Tensor:
-    """``h_{t-1}``, ``(heads, tokens, S)``."""
-    states = h.unflatten(1, shape)  # (heads, batch, frames, rows, S)
-    past = torch.empty(states.shape, dtype=h.dtype, device=h.device)
-    past[:, :, 0] = 0.0 if before is None else before.permute(2, 0, 1, 3)
-    past[:, :, 1:] = states[:, :, :-1]
-    return past.flatten(1, 3)
+def _read_past(shape: Shape, h: Tensor, before: Tensor | None, past: Tensor) -> None:
+    """Write ``h_{t-1}``."""
+    frames = past.unflatten(1, shape)  # (heads, batch, frames, rows, S)
+    if before is None:
+        frames[:, :, 0].zero_()
+    else:
+        frames[:, :, 0].copy_(before.permute(2, 0, 1, 3))
+    frames[:, :, 1:].copy_(h.unflatten(1, shape)[:, :, :-1])
