@@ -28,7 +28,8 @@ sys.exit(code)
 
 def peak_kilobytes(arguments: list[str]) -> int:
     root = Path(__file__).resolve().parents[2]
-    environment = {**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'}
+    # Images go back to the system when they are freed: glibc would keep them in arenas, some 3% more or less by chance.
+    environment = {**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1', 'MALLOC_MMAP_THRESHOLD_': '65536'}
     done = subprocess.run(
         [sys.executable, '-c', PROGRAM, *arguments], capture_output=True, text=True, env=environment, check=False
     )
