@@ -4,12 +4,12 @@
 #
 # Then any recipe on this backbone starts from its weights with one line:
 #
-#  tools/train.py configs/vos_trecvit.py --cfg-options +pretrained.backbone=work_dirs/pretrain_mae_trecvit/iter_1200.pth
+#  tools/train.py configs/vos_trecvit.py --cfg-options +pretrained.backbone=work_dirs/pretrain_mae_trecvit/iter_640.pth
 #
-# Hardware and time: two CPU cores, within 15 minutes (47 on one core that four other programs shared).
-# Measured: it has not learnt to paint in this time. mse of hidden patches 0.970, a patch of the right mean has 0.966,
-#   copying what the place showed a frame before 0.763 (that is more than the model is shown); docs/experiments.md.
-#   reconstruction.png in the work folder shows what the model saw, what it painted and what was there.
+# Hardware and time: two CPU cores, 14 minutes.
+# Expected: mse of hidden patches 0.860 on held-out clips, where a patch of the right mean has 0.966, the nearest seen patch
+#   1.505, and what the place showed a frame before, which the model is not shown, 0.763; docs/experiments.md. It paints
+#   colours and shading that go on from the seen patches, no texture: reconstruction.png in the work folder shows it.
 
 _base_ = ['_base_/default_runtime.py']
 
@@ -40,19 +40,33 @@ model = dict(
             decoder_depth=2,
             decoder_heads=4,
             decoder_mlp=256,
+            neighbourhood=3,
             # A hundredth of the range: less is noise and compression, and no one could paint that.
             target_eps=1e-4,
         )
     ),
 )
 
+# Many clips a step, and short ones: the frames of a clip show much the same through the same tube, and with four clips
+# a step nothing is learnt. Eight clips are cut out of each rendered video, whose making costs more than the step.
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=24,
     num_workers=1,
     persistent_workers=True,
-    sampler=dict(type='DrawSampler'),
+    sampler=dict(type='DrawSampler', shuffle=False),
     collate_fn=dict(type='pseudo_collate'),
-    dataset=dict(type='SyntheticVideoDataset', length=100000, size=(96, 96), num_frames=8, num_points=1, split='train'),
+    dataset=dict(
+        type='RepeatedClipsDataset',
+        times=8,
+        dataset=dict(
+            type='SyntheticVideoDataset', length=100000, size=(160, 160), num_frames=8, num_points=1, split='train'
+        ),
+        pipeline=[
+            dict(type='SampleFrames', num_frames=4),
+            dict(type='CropTo', size=(96, 96)),
+            dict(type='HorizontalFlip'),
+        ],
+    ),
 )
 val_dataloader = dict(
     batch_size=1,
@@ -66,19 +80,19 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='ReconstructionMetric', dataset_name='synthetic_masked')
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='FastResumeIterLoop', max_iters=1200, val_interval=600)
+train_cfg = dict(type='FastResumeIterLoop', max_iters=640, val_interval=320)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='auto',
-    optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.05, betas=(0.9, 0.95)),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95)),
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=1200, T_max=1150),
+    dict(type='CosineAnnealingLR', eta_min=2e-5, by_epoch=False, begin=50, end=640, T_max=590),
 ]
 
 default_hooks = dict(

@@ -49,8 +49,9 @@ def stream(model: nn.Module, sizes: list[int], **queries: object) -> tuple[dict[
 
 @pytest.mark.parametrize('masking', ['tube', 'random'])
 @pytest.mark.parametrize('backbone', BACKBONES)
-def test_step_is_chunk_is_clip(backbone: str, masking: str) -> None:
-    model = build(backbone, masking=masking)
+@pytest.mark.parametrize('neighbourhood', [0, 5])
+def test_step_is_chunk_is_clip(backbone: str, masking: str, neighbourhood: int) -> None:
+    model = build(backbone, masking=masking, neighbourhood=neighbourhood)
     seed = torch.tensor([3, 4])
     wanted, wanted_state = stream(model, [1] * FRAMES, seed=seed)
     assert not torch.equal(wanted['hidden'][0], wanted['hidden'][1]), 'each video hides its own patches'

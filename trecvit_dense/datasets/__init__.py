@@ -17,6 +17,7 @@ from .nyu_depth import NYUDepthDataset
 from .perception_test import PerceptionTestPoints
 from .point_odyssey import PointOdysseyDataset
 from .point_odyssey_depth import PointOdysseyDepthDataset
+from .repeated_clips import RepeatedClipsDataset
 from .rgbd_depth import RGBDDepthDataset
 from .rgbd_points import RGBDPointsDataset
 from .scannet import ScanNetDataset
@@ -55,6 +56,7 @@ __all__ = [
     'PointOdysseyDepthDataset',
     'RGBDDepthDataset',
     'RGBDPointsDataset',
+    'RepeatedClipsDataset',
     'ScanNetDataset',
     'SintelDepthDataset',
     'SomethingSomethingDataset',

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from trecvit_dense.evaluation import ReconstructionMetric
+from trecvit_dense.models.heads.masked_autoencoder import SeenNeighbours
 from trecvit_dense.models.layers.patch_hiding import draw_hidden
 from trecvit_dense.models.layers.pixel_patches import from_patches, normalise_patches, patch_grid, to_patches
 from trecvit_dense.registry import MODELS, use_scope
@@ -106,14 +107,36 @@ def test_loss_is_of_hidden_patches_only() -> None:
 
 @pytest.mark.parametrize('masking', ['tube', 'random'])
 @pytest.mark.parametrize('backbone', [{}, dict(stem='conv', stem_channels=(8, 12, 16)), dict(class_token=True)])
-def test_every_parameter_has_a_gradient(masking: str, backbone: dict) -> None:
-    model = build(backbone, masking=masking).train()
+@pytest.mark.parametrize('neighbourhood', [0, 3])
+def test_every_parameter_has_a_gradient(masking: str, backbone: dict, neighbourhood: int) -> None:
+    model = build(backbone, masking=masking, neighbourhood=neighbourhood).train()
     model(video(), None, mode='loss')['loss_mae'].backward()
     missing = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not missing
     untouched = [name for name, p in model.named_parameters() if not p.grad.any()]
     # The first frame has no past, and hidden places give their positions to nobody in the encoder.
     assert not untouched, untouched
+
+
+def test_a_hidden_place_begins_as_the_mean_of_what_is_seen_near_it() -> None:
+    tokens = torch.randn(2, 3, 20, 5, generator=torch.Generator().manual_seed(3))
+    seen = torch.rand(2, 3, 20, generator=torch.Generator().manual_seed(4)) < 0.3
+    layer = SeenNeighbours(5, 3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.rand(5, 1, 3, 3, generator=torch.Generator().manual_seed(5)))
+        found = layer(tokens, seen, (4, 5))
+    for b, t, place in np.ndindex(2, 3, 20):
+        row, column = divmod(place, 5)
+        near = [
+            (y, x)
+            for y in range(max(row - 1, 0), min(row + 2, 4))
+            for x in range(max(column - 1, 0), min(column + 2, 5))
+        ]
+        near = [(y, x) for y, x in near if seen[b, t, y * 5 + x]]
+        wanted = sum(
+            (layer.weight[:, 0, y - row + 1, x - column + 1] * tokens[b, t, y * 5 + x] for y, x in near), torch.zeros(5)
+        )
+        torch.testing.assert_close(found[b, t, place], wanted / max(len(near), 1))
 
 
 def test_it_learns_to_paint() -> None:
@@ -188,6 +211,8 @@ def test_picture_shows_seen_patches_as_they_are(answered: VideoSample) -> None:
         (dict(masking='block'), "masking is 'block'; wanted 'tube' or 'random'"),
         (dict(ratio=1.0), 'ratio is 1.0; wanted the share of hidden patches'),
         (dict(loss_on='seen'), "loss_on is 'seen'"),
+        (dict(neighbourhood=4), 'neighbourhood is 4; wanted an odd number of places, or 0'),
+        (dict(neighbourhood=-1), 'neighbourhood is -1'),
     ],
 )
 def test_options_that_do_not_exist(options: dict, message: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trecvit_dense.models.layers.context_blocks import ContextBlocks
@@ -57,6 +58,28 @@ class Reconstruction:
     patch: tuple[int, int]
 
 
+class SeenNeighbours(nn.Module):
+    """Weighted mean of the seen tokens around each place, a weight for each channel and offset (arXiv 1804.07723).
+
+    Args:
+        width: Channels.
+        size: Places across, odd.
+    """
+
+    def __init__(self, width: int, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width, 1, size, size))
+
+    def forward(self, tokens: Tensor, seen: Tensor, grid: tuple[int, int]) -> Tensor:
+        """``(B, T, N, C)`` of ``(B, T, N, C)`` and ``seen (B, T, N)`` bool; zero where nothing near is seen."""
+        shape, pad = tokens.shape, self.weight.shape[-1] // 2
+        there = seen.flatten(0, 1).unflatten(1, grid)[:, None].to(tokens.dtype)
+        maps = tokens.flatten(0, 1).transpose(1, 2).unflatten(2, grid) * there
+        total = F.conv2d(maps, self.weight.to(maps.dtype), padding=pad, groups=len(self.weight))
+        count = F.avg_pool2d(there, 2 * pad + 1, stride=1, padding=pad, divisor_override=1).clamp_min(1)
+        return (total / count).flatten(2).transpose(1, 2).view(shape)
+
+
 @MODELS.register_module()
 class MaskedAutoencoderHead(Head):
     """MAE on a recurrent backbone (TRecViT, arXiv 2412.14294, section 4.2; VideoMAE, arXiv 2203.12602).
@@ -77,6 +100,9 @@ class MaskedAutoencoderHead(Head):
         ratio: Share of the patches of each frame that is hidden, between 0 and 1.
         decoder_dim, decoder_depth, decoder_heads: Width, blocks and attention heads of the decoder.
         decoder_mlp: Hidden width of its MLPs; None: four times the width.
+        neighbourhood: Places across, odd, of the window in which a hidden place begins with a weighted mean of the
+            seen tokens (a convolution over what is there, arXiv 1804.07723), so that a small decoder need not first
+            learn to look at what is near; 0: every hidden place begins as the same mask token, as in MAE.
         target_eps: Added to the variance of a patch: 1e-6 as in MAE; larger where flat patches hold only noise.
         loss_on: ``'masked'``: hidden patches. ``'all'``: seen ones as well.
 
@@ -98,6 +124,7 @@ class MaskedAutoencoderHead(Head):
         decoder_depth: int = 4,
         decoder_heads: int = 6,
         decoder_mlp: int | None = None,
+        neighbourhood: int = 0,
         target_eps: float = 1e-6,
         loss_on: str = 'masked',
     ) -> None:
@@ -108,11 +135,14 @@ class MaskedAutoencoderHead(Head):
             raise ValueError(f'ratio is {ratio}; wanted the share of hidden patches, above 0 and below 1')
         if loss_on not in ('masked', 'all'):
             raise ValueError(f"loss_on is '{loss_on}'; wanted 'masked' or 'all'")
+        if neighbourhood < 0 or (neighbourhood and neighbourhood % 2 == 0):
+            raise ValueError(f'neighbourhood is {neighbourhood}; wanted an odd number of places, or 0')
         self.masking, self.ratio, self.target_eps, self.loss_on = masking, ratio, target_eps, loss_on
         _, patch = patch_grid((1 << 30, 1 << 30), self.backbone_strides[-1], who=type(self).__name__)
         self.enter = nn.Linear(self.backbone_channels[-1], decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(decoder_dim))
         nn.init.normal_(self.mask_token, std=0.02)
+        self.near = SeenNeighbours(decoder_dim, neighbourhood) if neighbourhood else None
         self.decoder = ContextBlocks(
             decoder_dim, depth=decoder_depth, num_heads=decoder_heads, mlp_dim=decoder_mlp or 4 * decoder_dim
         )
@@ -180,7 +210,11 @@ class MaskedAutoencoderHead(Head):
         time = tokens.shape[1]
         grid, patch = self._grid(input_size)
         hidden = self.patch_mask(state, time, input_size)
-        x = torch.where(hidden[..., None], self.mask_token.to(tokens.dtype), self.enter(tokens))
+        x = self.enter(tokens)
+        mask_token = self.mask_token.to(x.dtype)
+        if self.near is not None:
+            mask_token = mask_token + self.near(x, ~hidden, grid)
+        x = torch.where(hidden[..., None], mask_token, x)
         x = x + sincos2d(grid, x.shape[-1], device=x.device).to(x.dtype)
         maps, memory = self.decoder(x.transpose(2, 3).unflatten(3, grid), state.scope('decoder'))
         painted = self.paint(maps.flatten(3).transpose(2, 3))  # (B, T, N, P)
