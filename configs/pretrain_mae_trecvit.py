@@ -7,9 +7,9 @@
 #  tools/train.py configs/vos_trecvit.py --cfg-options +pretrained.backbone=work_dirs/pretrain_mae_trecvit/iter_640.pth
 #
 # Hardware and time: two CPU cores, 14 minutes.
-# Expected: mse of hidden patches 0.860 on held-out clips, where a patch of the right mean has 0.966, the nearest seen patch
-#   1.505, and what the place showed a frame before, which the model is not shown, 0.763; docs/experiments.md. It paints
-#   colours and shading that go on from the seen patches, no texture: reconstruction.png in the work folder shows it.
+# Expected: mse of hidden patches 0.860 on held-out clips, where a patch of the right mean has 0.966, the nearest seen
+#   patch 1.505, and what the place showed a frame before, which the model is not shown, 0.763; docs/experiments.md. It
+#   paints colours and shading that go on from the seen patches, no texture: see reconstruction.png in the work folder.
 
 _base_ = ['_base_/default_runtime.py']
 

@@ -3,8 +3,8 @@
 Written with whole tensors the layer streams some fifteen of them through memory and keeps ten for the backward pass.
 Here the work goes in tiles, one or a few heads of some hundred tokens, which stay in the cache of a core from the
 gates' matrix product to the state. The tiles of a row follow one another in time, so nothing is transposed and no
-product of decays is ever formed. What happens inside a tile are operators of torch (:mod:`.gated_tiles`) or, where that is
-asked for, compiled code (:mod:`trecvit_dense.native`).
+product of decays is ever formed. Inside a tile work operators of torch (:mod:`.gated_tiles`) or, where that is asked
+for, compiled code (:mod:`trecvit_dense.native`).
 
 Kept for the backward pass are ``x`` and ``h`` alone: it makes the gates again, a thirtieth of a block's products, and
 runs the recurrence backwards in time (Martin and Cundy 2018, arXiv 1709.04057, section 2).
