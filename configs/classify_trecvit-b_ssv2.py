@@ -77,7 +77,7 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='auto',
-    optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.03),
+    optimizer=dict(type='AdamW', fused=True, lr=1e-4, weight_decay=0.03),
     clip_grad=dict(max_norm=1.0),  # ours
 )
 # ours: 2.5 epochs of warm-up

@@ -69,7 +69,7 @@ optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='auto',
     # 8e-4 at 1024 images and decay 0.10, as the parent's 96M; the rate is halved for 256 clips
-    optimizer=dict(type='AdamW', lr=4e-4, weight_decay=0.10),
+    optimizer=dict(type='AdamW', fused=True, lr=4e-4, weight_decay=0.10),
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [

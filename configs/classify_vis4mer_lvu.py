@@ -73,7 +73,7 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='auto',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    optimizer=dict(type='AdamW', fused=True, lr=1e-3, weight_decay=0.01),
     clip_grad=dict(max_norm=10.0),  # ours
     paramwise_cfg=dict(custom_keys={name: dict(decay_mult=0.0) for name in ('kernel.log_dt', 'kernel.w', 'kernel.B')}),
 )

@@ -71,7 +71,7 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='bfloat16',
-    optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),  # ours
+    optimizer=dict(type='AdamW', fused=True, lr=1e-4, weight_decay=0.05),  # ours
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [  # ours

@@ -94,7 +94,7 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='auto',
-    optimizer=dict(type='AdamW', lr=3e-3, betas=(0.9, 0.98), weight_decay=0.01),
+    optimizer=dict(type='AdamW', fused=True, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.01),
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [

@@ -72,7 +72,7 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='bfloat16',  # norms, recurrence and its gates stay float32; activations reach 7e4, too large for float16
-    optimizer=dict(type='AdamW', lr=3e-4, weight_decay=0.05),  # ours
+    optimizer=dict(type='AdamW', fused=True, lr=3e-4, weight_decay=0.05),  # ours
     clip_grad=dict(max_norm=1.0),  # ours
 )
 param_scheduler = [  # ours

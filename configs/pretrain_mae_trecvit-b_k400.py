@@ -86,7 +86,8 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='auto',
-    optimizer=dict(type='AdamW', lr=3e-4, weight_decay=0.05, betas=(0.9, 0.95)),  # betas: ours, as in VideoMAE
+    # betas: ours, as in VideoMAE
+    optimizer=dict(type='AdamW', fused=True, lr=3e-4, weight_decay=0.05, betas=(0.9, 0.95)),
     clip_grad=dict(max_norm=1.0),
 )
 # ours: 40 epochs of warm-up and a cosine, as in VideoMAE

@@ -87,7 +87,7 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='auto',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95)),
+    optimizer=dict(type='AdamW', fused=True, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95)),
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [

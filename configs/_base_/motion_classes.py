@@ -61,6 +61,6 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='auto',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.02),
+    optimizer=dict(type='AdamW', fused=True, lr=2e-3, weight_decay=0.02),
     clip_grad=dict(max_norm=1.0),
 )

@@ -86,7 +86,9 @@ def toy_config(work_dir: Path | str, name: str, **changes: Any) -> Config:
             train_cfg=dict(type='FastResumeIterLoop', max_iters=12, val_interval=5),
             val_cfg=dict(),
             val_evaluator=dict(type='ToyMetric'),
-            optim_wrapper=dict(type='AutocastOptimWrapper', optimizer=dict(type='AdamW', lr=0.01), dtype='float32'),
+            optim_wrapper=dict(
+                type='AutocastOptimWrapper', optimizer=dict(type='AdamW', fused=True, lr=0.01), dtype='float32'
+            ),
             param_scheduler=[dict(type='CosineAnnealingLR', T_max=12, by_epoch=False)],
         )
     )
