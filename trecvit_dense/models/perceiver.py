@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trecvit_dense.models.backbones.sliding_window import SlidingWindow
 from trecvit_dense.models.heads.base import Head, MaskOutput
@@ -31,6 +32,9 @@ class VideoPerceiver(BaseModel):
         data_preprocessor: Config of :class:`VideoPreprocessor`.
         chunk_frames: Frames per step in :meth:`predict`; bounds memory on long video and changes no result. A backbone
             that wants whole clips is given all frames in one step.
+        train_chunk_frames: Frames per step in training. A clip of any length then keeps the states between its steps,
+            the outputs, and what the backward pass of one step needs: every step is run again for it. The gradients are
+            those of the whole clip. None: the clip in one step.
         freeze: Parts that are not trained: ``'backbone'``, or a task, whose head then takes no part in training.
 
     Attributes:
@@ -38,7 +42,7 @@ class VideoPerceiver(BaseModel):
 
     Raises:
         ValueError: a head adds prompt tokens, or hides patches, and the backbone or another head cannot have that;
-            ``freeze`` names an unknown part.
+            ``freeze`` names an unknown part; no frame a step, or a part of a clip for a backbone that wants it whole.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class VideoPerceiver(BaseModel):
         *,
         data_preprocessor: dict | None = None,
         chunk_frames: int = 8,
+        train_chunk_frames: int | None = None,
         freeze: Sequence[str] = (),
         init_cfg: dict | None = None,
     ) -> None:
@@ -55,7 +60,9 @@ class VideoPerceiver(BaseModel):
         super().__init__(MODELS.build(data_preprocessor or dict(type='VideoPreprocessor')), init_cfg)
         self.backbone = MODELS.build(backbone)
         self.heads = self._build_heads(heads)
-        self.chunk_frames = chunk_frames
+        self.chunk_frames, self.train_chunk_frames = chunk_frames, train_chunk_frames
+        if train_chunk_frames is not None:
+            self._check_train_chunks(backbone['type'])
         self.tasks: Sequence[str] | None = None
         self.freeze = tuple(freeze)
         for part in self.freeze:
@@ -115,6 +122,15 @@ class VideoPerceiver(BaseModel):
                     f'{name} hides patches, which {heads[other]["type"]} cannot have: it adds prompt tokens or hides '
                     f'patches itself; train the two one after the other'
                 )
+
+    def _check_train_chunks(self, backbone: str) -> None:
+        if self.train_chunk_frames < 1:
+            raise ValueError(f'train_chunk_frames is {self.train_chunk_frames}; wanted at least 1, or None')
+        if wants_whole_clips(self.backbone):
+            raise ValueError(
+                f'train_chunk_frames is {self.train_chunk_frames}, but {backbone} looks both ways in time and wants '
+                f'whole clips; leave it out'
+            )
 
     def with_heads(self, heads: dict[str, dict]) -> VideoPerceiver:
         """The same backbone and preprocessor, shared and not copied, under new heads."""
@@ -237,25 +253,37 @@ class VideoPerceiver(BaseModel):
         if 'masks' in heads:
             arrivals = object_queries(samples, scale, input_size, device)
             queries['masks'] = arrivals[0]
-        begun = {task: head.begin(len(video), device, **queries.get(task, {})) for task, head in heads.items()}
-        scopes, memory, features, masks = dict(begun), RecurrentState(), None, []
-        clip = self._encode(video, heads, scopes, memory)[0] if wants_whole_clips(self.backbone) else None
-        for first, last in pairwise([*arrivals, video.shape[1]]):
-            if first:
-                heads['masks'].give(scopes['masks'], **arrivals[first])
-            if clip is None:
-                part, memory = self._encode(video[:, first:last], heads, scopes, memory)
-            else:
-                part = clip.between(first, last)
-            features = features.then(part) if features else part
-            for task, head in heads.items():
-                if task == 'masks':
-                    output, scopes[task] = head(part, scopes[task], input_size)
-                    masks.append(output)
-                else:
-                    scopes[task] = head.advance(scopes[task], last - first)
-        outputs = {task: head(features, begun[task], input_size)[0] for task, head in heads.items() if task != 'masks'}
-        return outputs | (dict(masks=MaskOutput.join(masks)) if masks else {})
+        with only_tasks(self, heads):
+            parts = self._train_steps(video, self.start(len(video), device, **queries), arrivals)
+        return {task: heads[task].join(outputs) for task, outputs in parts.items()}
+
+    def _train_steps(
+        self, video: Tensor, state: RecurrentState, arrivals: dict[int, dict[str, Tensor]]
+    ) -> dict[str, list]:
+        """Outputs of the running heads, by task, step by step; ``arrivals`` are objects by the frame they come on."""
+        collected: dict[str, list] = {task: [] for task in self.running}
+        clip, memory = None, RecurrentState()
+        if wants_whole_clips(self.backbone):
+            scopes = {task: state.scope(f'heads.{task}') for task in self.running}
+            clip = self._encode(video, self.running, scopes, memory)[0]
+        for first, last in _chunks(video.shape[1], self.train_chunk_frames or video.shape[1], arrivals):
+            if first and first in arrivals:
+                state = self._give(state, arrivals[first])
+            if clip is not None:
+                outputs, state = self._decode(clip.between(first, last), memory, state, tuple(video.shape[-2:]))
+            elif self.train_chunk_frames is None:
+                outputs, state = self.step(video[:, first:last], state)
+            else:  # keeps the state alone; the backward pass runs the step again
+                outputs, state = checkpoint(self.step, video[:, first:last], state, use_reentrant=False)
+            for task, output in outputs.items():
+                collected[task].append(output)
+        return collected
+
+    def _give(self, state: RecurrentState, objects: dict[str, Tensor]) -> RecurrentState:
+        """``state`` with ``objects`` given on the next frame."""
+        masks = state.scope('heads.masks')
+        self.heads['masks'].give(masks, **objects)
+        return RecurrentState(state).put('heads.masks', masks)
 
     @torch.no_grad()
     def predict(self, video: Tensor, samples: list[VideoSample], scale: tuple[float, float]) -> list[VideoSample]:
@@ -350,9 +378,7 @@ class VideoPerceiver(BaseModel):
             if forget and first:
                 state = self.forget(state, forget)
             if arrivals.get(first):
-                masks = state.scope('heads.masks')
-                self.heads['masks'].give(masks, **arrivals[first])
-                state.put('heads.masks', masks)
+                state = self._give(state, arrivals[first])
             if clip is None:
                 outputs, state = self.step(video[:, first:last], state)
             else:

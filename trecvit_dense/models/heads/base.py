@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -72,6 +72,10 @@ class Head(nn.Module):
         """Training losses; keys start with ``loss``. ``scale`` is model-input pixels per sample pixel, ``(x, y)``."""
         raise TypeError(f'{type(self).__name__} must define loss(output, samples, scale)')
 
+    def join(self, outputs: list) -> Any:
+        """Outputs of consecutive calls as one, for :meth:`loss`; the default is :func:`join_in_time`."""
+        return join_in_time(outputs)
+
     def predict(self, outputs: list, sample: Any, scale: tuple[float, float]) -> Any:
         """The answer for one sample, in its own pixels, from the outputs of all steps (points and masks need none)."""
         raise TypeError(f'{type(self).__name__} must define predict(outputs, sample, scale) to be evaluated')
@@ -85,6 +89,27 @@ class Head(nn.Module):
         return state
 
 
+def join_in_time(parts: Sequence[Any]) -> Any:
+    """Outputs of consecutive calls as one: tensors ``(B, T, ...)`` are put one after the other.
+
+    Dataclasses, dictionaries, lists and tuples are joined part by part. Anything else (tensors of one dimension or none
+    included) says the same in every call, and the first is taken.
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts), 1) if first.ndim > 1 else first
+    if is_dataclass(first):
+        names = [entry.name for entry in fields(first)]
+        return type(first)(**{name: join_in_time([getattr(part, name) for part in parts]) for name in names})
+    if isinstance(first, dict):
+        return {key: join_in_time([part[key] for part in parts]) for key in first}
+    if isinstance(first, (list, tuple)):
+        return type(first)(join_in_time(entries) for entries in zip(*parts, strict=True))
+    return first
+
+
 @dataclass
 class PointOutput:
     """Tracks of Q points over the T frames of one call.
@@ -94,7 +119,7 @@ class PointOutput:
         visible_logits: ``(B, T, Q)``; above zero means visible.
         active: ``(B, T, Q)`` bool: the slot holds a point that has been asked for on or before this frame.
         certainty: ``(B, T, Q)`` in [0, 1], or None.
-        extras: What the head's own loss needs (logits, intermediate estimates).
+        extras: What the head's own loss needs (logits, intermediate estimates), ``(B, T, ...)`` or one for all frames.
     """
 
     xy_px: Tensor
@@ -126,15 +151,6 @@ class MaskOutput:
     given: Tensor
     stride: int
     extras: dict[str, Any] = field(default_factory=dict)
-
-    @staticmethod
-    def join(parts: Sequence[MaskOutput]) -> MaskOutput:
-        """Outputs of consecutive calls as one."""
-        joined = [
-            torch.cat(part, 1) for part in zip(*((p.probabilities, p.active, p.given) for p in parts), strict=True)
-        ]
-        extras = {key: torch.cat([part.extras[key] for part in parts], 1) for key in parts[0].extras}
-        return MaskOutput(*joined, parts[0].stride, extras)
 
     def at_size(self, size: tuple[int, int], scale: tuple[float, float]) -> Iterator[Tensor]:
         """Probabilities ``(B, K + 1, H, W)`` in a frame of ``(H, W)`` pixels, frame by frame: they are large.

@@ -119,6 +119,10 @@ class ClassificationHead(Head):
             )
         return features.class_token
 
+    def join(self, outputs: list[ClassificationOutput]) -> ClassificationOutput:
+        """The last one, which answers for all frames."""
+        return outputs[-1]
+
     def loss(
         self, output: ClassificationOutput, samples: list[VideoSample], scale: tuple[float, float]
     ) -> dict[str, Tensor]:
