@@ -53,6 +53,17 @@ def test_derived_and_counted_agree(mode: bool | str, frames: int) -> None:
         assert row['tensors'] == pytest.approx(row['counted'], rel=0.05)
 
 
+@pytest.mark.parametrize('mode', [False, 'block'])
+def test_chunks_of_time_cost_what_was_derived(mode: bool | str) -> None:
+    short, long = (measure(SMALL, 64, frames, mode, run=True, chunk=4) for frames in (8, 24))
+    for row in (short, long):
+        assert abs(row['ratio'] - 1) <= WITHIN
+        assert row['tensors'] == pytest.approx(row['counted'], rel=0.05)
+    whole = measure(SMALL, 64, 24, mode, run=False)
+    assert long['derived'] < whole['derived'] and long['counted'] < whole['counted']
+    assert long['parts']['kept'] == short['parts']['kept'] and long['parts']['between'] > short['parts']['between']
+
+
 def test_the_peak_moves_to_the_end_where_gradients_weigh_more() -> None:
     widths = Widths.of(build(), (64, 64))
     parameters = 1_000_000
@@ -67,6 +78,7 @@ def test_the_peak_moves_to_the_end_where_gradients_weigh_more() -> None:
 def test_one_table_one_json(tmp_path: Path, capsys) -> None:
     out = tmp_path / 'memory.json'
     words = ('--variant', 'mu/8', '--size', '32', '--frames', '2', '--run-frames', '--checkpointing', 'False')
+    words += ('--chunked-frames',)
     assert cli.run(cli.main, ['benchmark', 'training-memory', *words, '--out', str(out)]) == 0
     (row,) = json.loads(out.read_text())['rows']
     assert row['checkpointing'] is False and row['model'] == 'mu/8' and row['tensors'] is None

@@ -71,7 +71,7 @@ def test_what_the_backbone_remembers_is_taught_across_chunks() -> None:
     for chunk in (None, 2):
         model.train_chunk_frames, entry = chunk, video.clone().requires_grad_()
         state = model.start(1)
-        outputs = model.heads['depth'].join(model._train_steps(entry, state, {0: {}})['depth'])
+        outputs = model.heads['depth'].join(model.train_outputs(entry, state, {0: {}})['depth'])
         outputs.log_values[:, -1].square().sum().backward()
         reach[chunk] = entry.grad[:, :2].abs().sum()
     assert reach[None] > 1e-3
@@ -84,7 +84,7 @@ def peak_bytes(frames: int, chunk: int | None) -> int:
     video = torch.rand(1, frames, 3, *SIZE)
 
     def step() -> None:
-        outputs = model._train_steps(video, model.start(1), {0: {}})['depth']
+        outputs = model.train_outputs(video, model.start(1), {0: {}})['depth']
         model.heads['depth'].join(outputs).log_values.square().sum().backward()
 
     step()  # first uses
@@ -110,6 +110,15 @@ def test_a_chunk_must_have_frames_and_a_causal_backbone() -> None:
     heads = dict(classification=dict(type='ClassificationHead', num_classes=2, pool='gap'))
     with pytest.raises(ValueError, match='looks both ways in time'):
         MODELS.build(dict(type='VideoPerceiver', backbone=both_ways, heads=heads, train_chunk_frames=4))
+
+
+def test_what_would_keep_a_part_of_every_chunk_is_refused() -> None:
+    use_scope()
+    backbone = dict(type='TRecViT', embed_dim=16, depth=1, num_heads=2, patch_size=8, image_size=16)
+    config = dict(type='VideoPerceiver', heads={}, train_chunk_frames=2)
+    MODELS.build(config | dict(backbone=backbone | dict(checkpointing='block')))
+    with pytest.raises(ValueError, match="use False, or 'block'"):
+        MODELS.build(config | dict(backbone=backbone | dict(checkpointing='selective')))
 
 
 def test_joining_says_what_every_part_said() -> None:

@@ -1,6 +1,6 @@
 """``trecvit benchmark training-memory``: peak memory of a training step against the frames of a clip.
 
-For every value of TRecViT's ``checkpointing``, three figures beside one another: the sum that is derived on paper
+For every value of TRecViT's ``checkpointing``, and for a clip that is worked in chunks of time, three figures beside one another: the sum that is derived on paper
 (trecvit_dense/engine/training_memory.py, docs/performance.md), the peak counted on tensors without numbers, and, for a
 narrow model, the peak counted while it runs on real tensors, and that of the process. A step is one clip through the
 backbone, forward and backward, in float32; the optimiser is not in it.
@@ -31,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--checkpointing', choices=[str(mode) for mode in MODES], nargs='+', help='these (default: all)'
     )
+    parser.add_argument('--chunk', type=int, default=8, help='frames of a chunk of time')
+    parser.add_argument('--chunked-frames', type=int, nargs='*', default=[64, 256, 1024], help='of clips cut in chunks')
     parser.add_argument('--out', type=Path, metavar='FILE', help='also write the rows as json')
 
 
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__)
     add_arguments(parser)
     args = parser.parse_args(argv)
-    for name in ('size', 'frames', 'run_frames'):
+    for name in ('size', 'frames', 'run_frames', 'chunk', 'chunked_frames'):
         value = getattr(args, name)
         if min(value if isinstance(value, list) else [value], default=1) < 1:
             raise ValueError(f'--{name.replace("_", "-")} {value}: wanted at least 1')
@@ -50,8 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     about, modes = versions(), [mode for mode in MODES if not args.checkpointing or str(mode) in args.checkpointing]
     say(f'torch {about["torch"]}, {about["device"]}')
     wide = dict(variant=args.variant, image_size=args.size)
+    narrow, chunk = _NARROW['image_size'], args.chunk
+    nested = [mode for mode in modes if mode != 'selective']  # chunks of time and it do not go together
     cases = [(wide, args.size, frames, mode, False) for mode in modes for frames in args.frames]
-    cases += [(_NARROW, _NARROW['image_size'], frames, mode, True) for mode in modes for frames in args.run_frames]
+    cases += [(wide, args.size, frames, mode, False, chunk) for mode in nested for frames in args.chunked_frames]
+    cases += [(_NARROW, narrow, frames, mode, True) for mode in modes for frames in args.run_frames]
+    if args.chunked_frames:
+        cases += [(_NARROW, narrow, frames, mode, True, chunk) for mode in nested for frames in args.run_frames]
     rows = [measure(*case) for case in track(cases, description='steps')]
     if args.out is not None:
         write_json(args.out, dict(about, within=WITHIN, rows=rows))
@@ -61,26 +68,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(config: dict[str, Any], size: int, frames: int, mode: bool | str, run: bool) -> dict[str, Any]:
+def measure(
+    config: dict[str, Any], size: int, frames: int, mode: bool | str, run: bool, chunk: int | None = None
+) -> dict[str, Any]:
     """Derived, counted and, with ``run``, measured bytes of one step."""
     from trecvit_dense.engine.costs import count
     from trecvit_dense.engine.training_memory import Widths, training_peak
-    from trecvit_dense.registry import MODELS, use_scope
+    from trecvit_dense.registry import use_scope
 
     use_scope()
     config = dict(type='TRecViT', checkpointing=mode, **config)
 
+    def build() -> Any:
+        return build_reader(config, chunk)
+
     def forward(model: Any) -> Any:
         import torch
 
-        return model(torch.rand(1, frames, 3, size, size))[0].levels[-1].tokens
+        video = torch.rand(1, frames, 3, size, size)
+        steps = model.train_outputs(video, model.start(1, video.device), {0: {}})['tokens']
+        return sum(tokens.sum() for tokens in steps)
 
-    cost = count(lambda: MODELS.build(config), forward, train=True)
-    model = MODELS.build(config)
-    derived = training_peak(Widths.of(model, (size, size)), frames, cost.parameters, mode)
+    cost = count(build, forward, train=True)
+    backbone = (model := build()).backbone
+    derived = training_peak(Widths.of(backbone, (size, size)), frames, cost.parameters, mode, chunk)
     row = dict(
-        model=config.get('variant') or f'{model.embed_dim} wide, {model.depth} blocks',
+        model=config.get('variant') or f'{backbone.embed_dim} wide, {backbone.depth} blocks',
         checkpointing=mode,
+        chunk=chunk,
         frames=frames,
         derived=derived.total,
         parts=vars(derived),
@@ -90,6 +105,21 @@ def measure(config: dict[str, Any], size: int, frames: int, mode: bool | str, ru
         process=None,
     )
     return row | (run_step(model.train(), forward) if run else {})
+
+
+def build_reader(backbone: dict[str, Any], chunk: int | None) -> Any:
+    """A perceiver whose one head reads the tokens of the last level as they are."""
+    from trecvit_dense.models.heads import Head
+    from trecvit_dense.registry import MODELS
+    from trecvit_dense.structures import RecurrentState
+
+    class Reader(Head):
+        def forward(self, features: Any, state: Any, input_size: Any) -> tuple[Any, Any]:
+            return features.levels[-1].tokens, RecurrentState()
+
+    model = MODELS.build(dict(type='VideoPerceiver', backbone=backbone, heads={}, train_chunk_frames=chunk))
+    model.heads['tokens'] = Reader()
+    return model
 
 
 def run_step(model: Any, forward: Any) -> dict[str, int]:
@@ -111,11 +141,13 @@ def run_step(model: Any, forward: Any) -> dict[str, int]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """In MB."""
     titles = ('derived', 'counted', 'ratio', 'run: tensors', 'process')
-    lines = [f'{"model":<22}{"checkpointing":<15}{"frames":>7}' + ''.join(f'{title:>14}' for title in titles)]
+    lines = [
+        f'{"model":<22}{"checkpointing":<15}{"frames":>7}{"chunk":>7}' + ''.join(f'{title:>14}' for title in titles)
+    ]
     for row in rows:
         cells = [f'{row[key] / 1e6:.1f}' if row[key] is not None else '-' for key in ('derived', 'counted')]
         cells += [f'{row["ratio"]:.3f}']
         cells += [f'{row[key] / 1e6:.1f}' if row[key] is not None else '-' for key in ('tensors', 'process')]
-        start = f'{row["model"]:<22}{row["checkpointing"]!s:<15}{row["frames"]:>7}'
+        start = f'{row["model"]:<22}{row["checkpointing"]!s:<15}{row["frames"]:>7}{row["chunk"] or "-":>7}'
         lines.append(start + ''.join(f'{cell:>14}' for cell in cells))
     return '\n'.join(lines) + '\nMB of 10^6 bytes; ratio: counted over derived'

@@ -2,12 +2,14 @@
 
 What a block keeps for the backward pass is a sum of terms in its widths: tokens ``C``, recurrence ``L``, MLP ``M`` and
 the number of heads. A step's peak is where the backward pass begins, or where it ends when the gradients of the
-parameters weigh more than the activations.
+parameters weigh more than the activations. A clip that is worked in chunks of time has the peak of one chunk; to that
+come the states between the chunks and what the backbone answers on every frame.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 _BYTES = 4  # float32
 
@@ -20,6 +22,7 @@ class Widths:
         embed_dim: ``C``.
         lru_width: ``L``.
         mlp_dim: ``M``.
+        conv_width: Taps of the temporal convolution.
         num_heads: Of the attention.
         depth: Blocks.
         pixels: Numbers of one patch, 3 times its pixels.
@@ -29,6 +32,7 @@ class Widths:
     embed_dim: int
     lru_width: int
     mlp_dim: int
+    conv_width: int
     num_heads: int
     depth: int
     pixels: int
@@ -42,6 +46,7 @@ class Widths:
             backbone.embed_dim,
             backbone.lru_width,
             backbone.mlp_dim,
+            backbone.conv_width,
             backbone.num_heads,
             backbone.depth,
             3 * patch[0] * patch[1],
@@ -88,13 +93,16 @@ class Peak:
     video: float
     kept: float
     working: float
+    between: float = 0.0  # chunks of time: states, and tokens of the last level of all frames
 
     @property
     def total(self) -> float:
-        return self.parameters + self.gradients + self.video + self.kept + self.working
+        return self.parameters + self.gradients + self.video + self.kept + self.working + self.between
 
 
-def training_peak(widths: Widths, frames: int, parameters: int, checkpointing: bool | str = False) -> Peak:
+def training_peak(
+    widths: Widths, frames: int, parameters: int, checkpointing: bool | str = False, chunk: int | None = None
+) -> Peak:
     """The derived peak for one clip.
 
     Args:
@@ -102,7 +110,10 @@ def training_peak(widths: Widths, frames: int, parameters: int, checkpointing: b
         frames: Of the clip.
         parameters: Numbers.
         checkpointing: As in TRecViT: False, True or ``'block'``, ``'selective'``.
+        chunk: Frames that are worked at a time (``train_chunk_frames`` of the perceiver); None: all.
     """
+    if chunk is not None and chunk < frames:
+        return _peak_in_chunks(widths, frames, parameters, checkpointing, chunk)
     tokens = frames * widths.tokens_per_frame
     row = tokens * widths.embed_dim  # what enters a block
     block = tokens * sum(kept_by_block(widths).values())
@@ -117,3 +128,16 @@ def training_peak(widths: Widths, frames: int, parameters: int, checkpointing: b
     last = (parameters, block, working)  # in the first block, where it ends
     gradients, kept, working = max(first, last, key=sum)
     return Peak(*(_BYTES * value for value in (parameters, gradients, video, kept, working)))
+
+
+def _peak_in_chunks(widths: Widths, frames: int, parameters: int, checkpointing: bool | str, chunk: int) -> Peak:
+    """While the last chunk but one is worked again: gradients of the parameters are there, and all states."""
+    one = training_peak(widths, chunk, parameters, checkpointing)
+    state = widths.tokens_per_frame * widths.depth * widths.conv_width * widths.lru_width  # h, and inputs of the taps
+    answers = frames * widths.tokens_per_frame * widths.embed_dim
+    return replace(
+        one,
+        gradients=_BYTES * parameters,
+        video=_BYTES * frames * widths.tokens_per_frame * widths.pixels,
+        between=_BYTES * (answers + state * (math.ceil(frames / chunk) - 1)),
+    )

@@ -42,7 +42,8 @@ class VideoPerceiver(BaseModel):
 
     Raises:
         ValueError: a head adds prompt tokens, or hides patches, and the backbone or another head cannot have that;
-            ``freeze`` names an unknown part; no frame a step, or a part of a clip for a backbone that wants it whole.
+            ``freeze`` names an unknown part; no frame a step, or a part of a clip for a backbone that wants it whole
+            or keeps some of every part (``checkpointing='selective'``).
     """
 
     def __init__(
@@ -130,6 +131,11 @@ class VideoPerceiver(BaseModel):
             raise ValueError(
                 f'train_chunk_frames is {self.train_chunk_frames}, but {backbone} looks both ways in time and wants '
                 f'whole clips; leave it out'
+            )
+        if getattr(self.backbone, 'checkpointing', False) == 'selective':
+            raise ValueError(
+                "checkpointing='selective' keeps its part of every chunk for the whole clip, which train_chunk_frames "
+                "is to spare; use False, or 'block' for the least memory"
             )
 
     def with_heads(self, heads: dict[str, dict]) -> VideoPerceiver:
@@ -237,13 +243,15 @@ class VideoPerceiver(BaseModel):
     def loss(self, video: Tensor, samples: list[VideoSample], scale: tuple[float, float]) -> dict[str, Tensor]:
         """Losses of all heads that are trained; with several heads every key carries its task."""
         losses = {}
-        for task, output in self._train_outputs(video, samples, scale).items():
+        for task, output in self._outputs_for_loss(video, samples, scale).items():
             prefix = f'{task}.' if len(self.heads) > 1 else ''
             found = self.heads[task].loss(output, samples, scale)
             losses.update({prefix + key: value for key, value in found.items()})
         return losses
 
-    def _train_outputs(self, video: Tensor, samples: list[VideoSample], scale: tuple[float, float]) -> dict[str, Any]:
+    def _outputs_for_loss(
+        self, video: Tensor, samples: list[VideoSample], scale: tuple[float, float]
+    ) -> dict[str, Any]:
         """Outputs of the trained heads over the whole clip, which is cut where objects are given later."""
         input_size, device = tuple(video.shape[-2:]), video.device
         heads = {task: head for task, head in self.running.items() if task not in self.freeze}
@@ -254,13 +262,19 @@ class VideoPerceiver(BaseModel):
             arrivals = object_queries(samples, scale, input_size, device)
             queries['masks'] = arrivals[0]
         with only_tasks(self, heads):
-            parts = self._train_steps(video, self.start(len(video), device, **queries), arrivals)
+            parts = self.train_outputs(video, self.start(len(video), device, **queries), arrivals)
         return {task: heads[task].join(outputs) for task, outputs in parts.items()}
 
-    def _train_steps(
+    def train_outputs(
         self, video: Tensor, state: RecurrentState, arrivals: dict[int, dict[str, Tensor]]
     ) -> dict[str, list]:
-        """Outputs of the running heads, by task, step by step; ``arrivals`` are objects by the frame they come on."""
+        """Outputs of the running heads on a clip, by task and step, with ``train_chunk_frames`` in mind.
+
+        Args:
+            video: ``(B, T, 3, H, W)``, normalised.
+            state: Of :meth:`start`.
+            arrivals: What the head of masks is given, by the frame before which it is; frame 0 is in ``state``.
+        """
         collected: dict[str, list] = {task: [] for task in self.running}
         clip, memory = None, RecurrentState()
         if wants_whole_clips(self.backbone):
@@ -273,11 +287,16 @@ class VideoPerceiver(BaseModel):
                 outputs, state = self._decode(clip.between(first, last), memory, state, tuple(video.shape[-2:]))
             elif self.train_chunk_frames is None:
                 outputs, state = self.step(video[:, first:last], state)
-            else:  # keeps the state alone; the backward pass runs the step again
-                outputs, state = checkpoint(self.step, video[:, first:last], state, use_reentrant=False)
+            else:
+                outputs, state = checkpoint(self._lean_step, video[:, first:last], state, use_reentrant=False)
             for task, output in outputs.items():
                 collected[task].append(output)
         return collected
+
+    def _lean_step(self, video: Tensor, state: RecurrentState) -> tuple[dict[str, Any], RecurrentState]:
+        """:meth:`step`, whose state is no view of what all frames of the step left behind."""
+        outputs, state = self.step(video, state)
+        return outputs, state.map(lambda part: part.clone() if part.untyped_storage().nbytes() > part.nbytes else part)
 
     def _give(self, state: RecurrentState, objects: dict[str, Tensor]) -> RecurrentState:
         """``state`` with ``objects`` given on the next frame."""
