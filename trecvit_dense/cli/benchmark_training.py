@@ -1,9 +1,9 @@
 """``trecvit benchmark training-memory``: peak memory of a training step against the frames of a clip.
 
-For every value of TRecViT's ``checkpointing``, and for a clip that is worked in chunks of time, three figures beside one another: the sum that is derived on paper
-(trecvit_dense/engine/training_memory.py, docs/performance.md), the peak counted on tensors without numbers, and, for a
-narrow model, the peak counted while it runs on real tensors, and that of the process. A step is one clip through the
-backbone, forward and backward, in float32; the optimiser is not in it.
+For every value of TRecViT's ``checkpointing``, and for clips in chunks of time, three figures side by side: the sum
+that is derived on paper (trecvit_dense/engine/training_memory.py, docs/performance.md), the peak counted on tensors
+without numbers, and, for a narrow model, the peak counted while it runs on real tensors, and that of the process. A
+step is one clip through the backbone, forward and backward, in float32; the optimiser is not in it.
 """
 
 from __future__ import annotations
