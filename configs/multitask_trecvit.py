@@ -33,7 +33,7 @@ model = dict(
             kind='disparity',
             invariance='scale',
             scales=(4, 8, 16, 32),
-            widths=(40, 56, 80, 112),
+            widths=(32, 64, 128, 192),
             parallax=dict(),
             steadiness=0.7,
             context=dict(stride=16, depth=2, num_heads=4),

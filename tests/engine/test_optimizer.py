@@ -19,7 +19,7 @@ def test_every_recipe_takes_the_fused_optimiser(name: str) -> None:
     wrapper = load_config(name).get('optim_wrapper')
     if wrapper is None or name in AT_SCALE_WITH_SGD:
         return
-    assert wrapper.optimizer.type == 'AdamW' and wrapper.optimizer.fused
+    assert wrapper.optimizer.type == 'MuonAdamW' or (wrapper.optimizer.type == 'AdamW' and wrapper.optimizer.fused)
 
 
 def test_fused_steps_are_the_plain_ones() -> None:

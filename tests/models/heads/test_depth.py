@@ -85,9 +85,10 @@ def test_every_backbone_and_no_idle_parameter(strides, options, monkeypatch):
     assert {key.split('.')[0] for key in state} == ({'parallax', 'context', 'steady'} if options else set())
 
 
-def test_step_equals_clip():
+@pytest.mark.parametrize('anchored', [False, True])
+def test_step_equals_clip(anchored):
     strides = (4, 16)
-    head = make_head(strides, **MEMORIES).eval()
+    head = make_head(strides, **MEMORIES, anchored=anchored).eval()
     features = make_features(strides, time=5)
     with torch.no_grad():
         clip, end = head(features, RecurrentState(), SIZE)
@@ -113,6 +114,40 @@ def test_the_head_starts_from_what_motion_says(kind, sign, monkeypatch):
     output, _ = head(features, RecurrentState(), SIZE)
     start = found.filled if kind == 'disparity' else found.filled - found.centre[..., None, None]
     torch.testing.assert_close(output.log_values, sign * start)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind', ['disparity', 'depth'])
+def test_an_anchored_head_does_not_ask_for_the_unit_of_motion(kind, monkeypatch):
+    """A world twice as large, or a unit half as long: one and the same answer."""
+    head, found = make_head((4, 16), parallax=dict(), kind=kind, anchored=True).eval(), make_parallax()
+    monkeypatch.setattr(head.parallax, 'forward', lambda *_: (found, RecurrentState()))
+    wanted, _ = head(make_features((4, 16)), RecurrentState(), SIZE)
+    found.log_inverse, found.centre = found.log_inverse + 0.7, found.centre + 0.7
+    output, _ = head(make_features((4, 16)), RecurrentState(), SIZE)
+    torch.testing.assert_close(output.log_values, wanted.log_values)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(('kind', 'sign'), [('disparity', 1), ('depth', -1)])
+def test_an_anchored_head_follows_motion_and_averages_looks(kind, sign, monkeypatch):
+    """Looks differ from frame to frame; the level goes where motion goes, around what looks said on average."""
+    time, grid = 40, (12, 16)
+    head = make_head((4, 16), parallax=dict(), kind=kind, anchored=True, deference=0.0).eval()
+    noise = torch.randn(1, time, 1, 1, generator=torch.Generator().manual_seed(2))
+    way = torch.linspace(0, 1.5, time).view(1, time, 1, 1).expand(1, time, *grid)
+    flat = torch.zeros(1, time, *grid)
+    found = Parallax(way, flat + 1, way.mean((2, 3)), flat, torch.zeros(1, time, *grid, 2), flat, flat)
+    monkeypatch.setattr(head.parallax, 'forward', lambda *_: (found, RecurrentState()))
+    said = (sign * (2 + way + 0.3 * noise)).expand(1, time, *grid)
+    monkeypatch.setattr(head.out, 'forward', lambda maps: said.flatten(0, 1)[:, None])
+    output, _ = head(make_features((4, 16), batch=1, time=time), RecurrentState(), SIZE)
+    level = sign * output.log_values.mean((2, 3))[0]
+    apart = level - way[0, :, 0, 0]
+    assert apart[10:].std() < 0.08 < 0.25 < 0.3 * noise.std() and apart[10:].mean() == pytest.approx(2, abs=0.15)
+    found.trust = flat
+    output, _ = head(make_features((4, 16), batch=1, time=time), RecurrentState(), SIZE)
+    torch.testing.assert_close(output.log_values, said.clamp(*head.log_limits))  # nothing is known: looks alone
 
 
 @torch.no_grad()
@@ -186,6 +221,24 @@ def test_metric_depth_is_seen_by_the_canonical_camera():
     )
     first, second = (head.predict([output], sample, (1.0, 1.0)).values for sample in (near, far))
     np.testing.assert_allclose(second, 2 * first, rtol=1e-5)
+
+
+def test_a_level_is_told_in_the_metres_of_one_camera():
+    """A frame that is off by a factor costs, the same for twice the focal length at twice the distance."""
+    options = dict(kind='disparity', invariance='scale')
+    head = make_head((16,), **options, loss_weights=dict(level=1.0))
+    output, _ = head(make_features((16,), batch=1), RecurrentState(), SIZE)
+    near, far, off = make_sample(), make_sample(), make_sample()
+    far.depth.depth_m = far.depth.depth_m * 2
+    far.depth.intrinsics = far.depth.intrinsics * np.array([[2], [2], [1]])
+    off.depth.depth_m = off.depth.depth_m * 20
+    first, second, third = (head.loss(output, [one], (1.0, 1.0))['loss_level'] for one in (near, far, off))
+    torch.testing.assert_close(first, second)
+    assert abs(third - first) > 0.5
+    assert 'loss_level' not in make_head((16,), **options).loss(output, [near], (1.0, 1.0))
+    metric = make_head((16,), kind='depth', loss_weights=dict(level=1.0))
+    output, _ = metric(make_features((16,), batch=1), RecurrentState(), SIZE)
+    assert 'loss_level' not in metric.loss(output, [near], (1.0, 1.0))  # its SILog says so
 
 
 @pytest.mark.parametrize('kind', ['disparity', 'depth'])

@@ -21,6 +21,7 @@ from trecvit_dense.structures import DepthPrediction, Features, RecurrentState, 
 from .base import DepthOutput, Head
 
 KINDS = ('disparity', 'depth')
+_ANCHOR_FRAMES = 20.0  # frames with full trust that the level is averaged over, at most
 
 
 @MODELS.register_module()
@@ -39,6 +40,9 @@ class DPTDepthHead(Head):
         parallax: Options of :class:`.MotionParallax`, which starts from where motion says things are; None: without.
         steadiness: With ``parallax``, the share of every value that is carried over from the last frame where that can
             be followed; 0 answers every frame by itself.
+        anchored: With ``parallax``, looks say how large things are and motion how that changes: the level of a frame is
+            what looks have said so far, on average, and not the unit in which motion happens to be seen. For a head
+            that was taught the ``level`` of a frame.
         deference: With ``parallax``, the share by which the relief that looks add gives way where motion knows.
         context: ``dict(stride=..., depth=2, num_heads=4)``: TRecViT blocks of the head's own at one scale, behind
             parallax (see :class:`trecvit_dense.models.layers.context_blocks.ContextBlocks`); None: none.
@@ -70,6 +74,7 @@ class DPTDepthHead(Head):
         parallax: dict[str, Any] | None = None,
         steadiness: float = 0.0,
         deference: float = 0.3,
+        anchored: bool = False,
         context: dict[str, int] | None = None,
         encode: bool = False,
         confidence: bool = False,
@@ -109,6 +114,7 @@ class DPTDepthHead(Head):
         self.reassemble = Reassemble(backbone_channels, backbone_strides, scales=self.scales, widths=widths)
         self.parallax = None if parallax is None else MotionParallax(**parallax)
         self.reads_grey, self.steadiness, self.deference = self.parallax is not None, steadiness, deference
+        self.anchored = anchored and self.parallax is not None
         self.see = None if parallax is None else nn.Conv2d(3, widths[0], 3, padding=1)
         self.context_index, self.context = None, None
         if context is not None:
@@ -143,7 +149,9 @@ class DPTDepthHead(Head):
             found, memory = self.parallax(features.grey, tuple(maps[0].shape[-2:]), state.scope('parallax'))
             maps[0] = maps[0] + self.see(found.cues().to(maps[0].dtype))
             # The unit that motion is seen in is as good as any for disparity, but it is not the metre.
-            start = found.filled if self.kind == 'disparity' else found.centre[..., None, None] - found.filled
+            start = found.filled - found.centre[..., None, None] if self.anchored else found.filled
+            if self.kind == 'depth':
+                start = found.centre[..., None, None] - found.filled
             new_state.put('parallax', memory)
         if self.context is not None:
             chosen = maps[self.context_index].unflatten(0, (batch, time))
@@ -156,12 +164,33 @@ class DPTDepthHead(Head):
             middle = looks.mean((2, 3), keepdim=True)
             looks = middle + (looks - middle) * (1 - self.deference * found.trust)
         values = looks + start
+        if self.anchored:
+            values, new_state['anchor'] = self._anchor(values, found, state.get('anchor'))
         if self.parallax is not None and self.steadiness:
             values = self._steady(values, found, state.get('steady'))
             new_state['steady'] = values[:, -1]
         values = values.clamp(*self.log_limits)
         confidence = decoded[:, :, 1] if decoded.shape[2] > 1 else None
         return DepthOutput(values, self.kind, self.stride, confidence), new_state
+
+    def _anchor(self, values: Tensor, found: Parallax, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``values (B, T, h, w)`` at the level that looks and motion agree on.
+
+        ``memory (B, 2)``: by how much looks lie above motion, and how many frames have said so.
+        """
+        sign = 1 if self.kind == 'disparity' else -1
+        share = found.trust.mean((2, 3))  # (B, T)
+        apart = (found.trust * (sign * values - found.log_inverse)).sum((2, 3)) / found.trust.sum((2, 3)).clamp(
+            min=1e-6
+        )
+        above, frames = (values.new_zeros(len(values), 2) if memory is None else memory).unbind(1)
+        levels = []
+        for weight, now in zip(share.unbind(1), apart.unbind(1), strict=True):
+            frames = frames.clamp(max=_ANCHOR_FRAMES) + weight
+            above = above + weight / frames.clamp(min=1e-6) * (now - above)
+            levels.append(above)
+        moved = share / (share + 0.05) * (torch.stack(levels, 1) - apart)
+        return values + sign * moved[..., None, None], torch.stack([above, frames], 1)
 
     def _steady(self, values: Tensor, found: Parallax, last: Tensor | None) -> Tensor:
         """Every frame of ``values (B, T, h, w)`` blended with the one before it, which is carried along."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from trecvit_dense.structures import VideoSample
 from .depth_loss import (
     confidence_loss,
     gradient_loss,
+    level_loss,
     masked_median,
     normalise,
     silog_loss,
@@ -22,7 +24,8 @@ from .depth_loss import (
     temporal_gradient_loss,
 )
 
-WEIGHTS = dict(silog=1.0, ssi=1.0, gradient=0.5, temporal=0.5, confidence=0.2)
+WEIGHTS = dict(silog=1.0, ssi=1.0, gradient=0.5, temporal=0.5, confidence=0.2, level=0.0)
+FOCAL = 1.05  # of the camera in whose metres a level is told: focal length over the root of the frame's area
 INVARIANCES, ALIGNMENTS = ('scale', 'affine'), ('median', 'least_squares')
 
 
@@ -37,7 +40,8 @@ class DepthCriterion:
         alignment: How ``ssi`` forgives scale and shift: ``'median'`` or ``'least_squares'``.
         limits_m: Least and greatest metric depth.
         canonical_focal_px: Metric truth is converted to a camera of this focal length.
-        weights: Changes to ``WEIGHTS``; 0 leaves a loss out.
+        weights: Changes to ``WEIGHTS``; 0 leaves a loss out, as ``level`` is, which teaches relative disparity that is
+            true in metres how large things are, so that one frame can be told from the next.
 
     Raises:
         ValueError: an unknown name.
@@ -100,6 +104,7 @@ class DepthCriterion:
             gradient=True,
             temporal=True,
             confidence=output.confidence_logits is not None,
+            level=self.kind == 'disparity' and not self.affine,
         )
         return [name for name, made in there.items() if made and self.weights[name]]
 
@@ -138,9 +143,21 @@ class DepthCriterion:
             gradient=gradient_loss(residual, valid),
             temporal=temporal_gradient_loss(prediction, truth, valid),
         )
+        if self.weights['level'] and self.kind == 'disparity' and not self.affine:
+            losses['level'] = level_loss(chosen.log_values, self._levelled(log_truth, samples, scale), valid)
         if chosen.confidence_logits is not None:
             losses['confidence'] = confidence_loss(residual.detach(), chosen.confidence_logits, valid)
         return losses
+
+    @staticmethod
+    def _levelled(log_truth: Tensor, samples: list[VideoSample], scale: tuple[float, float]) -> Tensor:
+        """Log disparity ``(B, T, H', W')`` as a camera of focal length ``FOCAL`` would have it, where one is known."""
+        shifts = []
+        for sample in samples:
+            focal = focal_px(sample, scale)
+            root = (sample.size[0] * scale[1] * sample.size[1] * scale[0]) ** 0.5
+            shifts.append(math.log(focal / root / FOCAL) if focal else 0.0)
+        return log_truth + log_truth.new_tensor(shifts)[:, None, None, None]
 
     def _truth(
         self, samples: list[VideoSample], scale: tuple[float, float], device: torch.device

@@ -100,6 +100,13 @@ def temporal_gradient_loss(prediction: Tensor, truth: Tensor, valid: Tensor, *, 
     return masked_mean((_tail(prediction, 1) - _head(prediction, 1) - change).abs(), still)
 
 
+def level_loss(prediction: Tensor, truth: Tensor, valid: Tensor, *, beta: float = 0.1) -> Tensor:
+    """How far the mean of a frame is from that of the truth, both logarithms: smooth L1, quadratic below ``beta``."""
+    count = valid.sum((2, 3))
+    apart = torch.where(valid, prediction - truth, 0).sum((2, 3)) / count.clamp(min=1)  # (B, T)
+    return masked_mean(F.smooth_l1_loss(apart, torch.zeros_like(apart), beta=beta, reduction='none'), count > 0)
+
+
 def confidence_loss(residual: Tensor, logits: Tensor, valid: Tensor, *, alpha: float = 0.2) -> Tensor:
     """Residuals weighted by ``c = 1 + exp(logit)``, at the price of ``-alpha ln c``: DUSt3R (CVPR 2024), equation 4."""
     price = F.softplus(logits)  # ln c
