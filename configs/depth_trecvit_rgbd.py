@@ -26,7 +26,7 @@ overrides = dict(
     num_frames='test_dataloader.dataset.max_frames',
     alignment='test_evaluator.0.alignment',
     cap_m=['test_dataloader.dataset.max_depth_m', 'test_evaluator.0.cap_m'],
-    max_side='model_overrides.data_preprocessor.max_side',
+    max_side='model_overrides.data_preprocessor.alone.depth',
     dataset_name='test_evaluator.0.dataset_name',
 )
 

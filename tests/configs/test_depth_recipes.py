@@ -44,5 +44,5 @@ def test_depth_rgbd_recipe_has_short_names(tmp_path):
     dataset, metric = cfg.test_dataloader.dataset, cfg.test_evaluator[0]
     assert (dataset.data_root, dataset.frame_step, dataset.max_frames, dataset.max_depth_m) == ('x', 2, 7, 5.0)
     assert (metric.alignment, metric.cap_m, metric.dataset_name) == ('none', 5.0, 'mine')
-    assert cfg.model_overrides == dict(data_preprocessor=dict(max_side=320))
+    assert cfg.model_overrides == dict(data_preprocessor=dict(alone=dict(depth=320)))
     assert not load_config('depth_trecvit_rgbd').model_overrides

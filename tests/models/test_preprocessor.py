@@ -35,6 +35,19 @@ def test_max_side_reduces_in_proportion_and_never_enlarges() -> None:
     assert preprocessor.prepare(_clip(32, 48))[0].shape[-2:] == (32, 48)
 
 
+def test_one_task_alone_may_have_a_size_of_its_own() -> None:
+    preprocessor = VideoPreprocessor(max_side=64, min_side=64, alone=dict(depth=32))
+    clip = _clip(48, 96)
+    for tasks, longer in (((), 64), (('depth',), 32), (('points',), 64), (('points', 'depth'), 64)):
+        video, scale = preprocessor.prepare(clip, tasks)
+        assert video.shape[-2:] == (longer // 2, longer) and scale == (longer / 96, longer / 96)
+        data = preprocessor(dict(inputs=[clip[0]], tasks=tasks))
+        assert torch.equal(data['inputs'], video) and data['scale'] == scale
+    assert preprocessor.prepare(_clip(12, 24), ('depth',))[0].shape[-2:] == (12, 24)
+    with pytest.raises(ValueError, match='wanted pixels'):
+        VideoPreprocessor(alone=dict(depth=0))
+
+
 def test_min_side_enlarges_in_proportion() -> None:
     preprocessor = VideoPreprocessor(min_side=64, max_side=80)
     video, scale = preprocessor.prepare(_clip(16, 32))

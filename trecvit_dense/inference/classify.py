@@ -105,5 +105,5 @@ def _step(
     """``(C,)`` probabilities after ``images``, and the state; without one a video begins."""
     with only_tasks(model, [TASK]):
         state = model.start(1) if state is None else state
-        outputs, state = model.step(to_model(model, images)[0], state)
+        outputs, state = model.step(to_model(model, images, [TASK])[0], state)
     return outputs[TASK].probs[0].float().cpu().numpy(), state

@@ -240,15 +240,15 @@ def check_frame_size(size: tuple[int, int], model: nn.Module) -> None:
         raise ValueError(f'{frame} is smaller than one patch of the model, {patch_x}x{patch_y} px')
 
 
-def to_model(model: nn.Module, frames: Sequence[np.ndarray]) -> tuple[Tensor, np.ndarray]:
+def to_model(model: nn.Module, frames: Sequence[np.ndarray], tasks: Sequence[str] = ()) -> tuple[Tensor, np.ndarray]:
     """Frames ``(H, W, 3)`` uint8 to the model's input ``(1, T, 3, h, w)`` and ``(2,)`` model pixels per pixel, x and y.
 
-    They are prepared one by one: only the resized copies are held as float.
+    They are prepared one by one: only the resized copies are held as float. ``tasks`` are those that are asked for.
     """
     prepared = []
     for frame in frames:
         pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None, None]  # (1, 1, 3, H, W)
-        video, scale = model.data_preprocessor.prepare(pixels)
+        video, scale = model.data_preprocessor.prepare(pixels, tasks)
         prepared.append(video)
     return torch.cat(prepared, dim=1), np.array(scale, dtype=np.float32)
 

@@ -268,7 +268,7 @@ class Session:
         self._check_frame(rgb)
         self._check_pending(rgb.shape[:2])
         given = self._objects.take_masks(rgb)
-        video, scale = to_model(self.model, [rgb])
+        video, scale = to_model(self.model, [rgb], self._tasks)
         state = RecurrentState(self._state)  # a state that was handed out before stays as it was
         slots = self._enter_points(state, scale)
         masks = fit_to_model(self.model, given, scale, tuple(video.shape[-2:]))

@@ -161,9 +161,10 @@ def _step(
     model: nn.Module, readers: Sequence[Reader], images: list[np.ndarray], state: RecurrentState | None, count: int
 ) -> tuple[RecurrentState, dict[str, Any], Fit]:
     """Run the model over ``images``, frames ``count`` and on."""
-    video, scale = to_model(model, images)
+    tasks = [reader.task for reader in readers]
+    video, scale = to_model(model, images, tasks)
     fit = Fit(images[0].shape[:2], scale, tuple(video.shape[-2:]))
-    with only_tasks(model, [reader.task for reader in readers]):
+    with only_tasks(model, tasks):
         if state is None:
             queries = {reader.task: reader.begin(fit, video.device) for reader in readers}
             state = model.start(1, video.device, **queries)

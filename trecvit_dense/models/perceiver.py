@@ -226,6 +226,14 @@ class VideoPerceiver(BaseModel):
 
     # ---------------------------------------------------------------------------------------------- MMEngine
 
+    def val_step(self, data: dict[str, Any]) -> list[VideoSample]:
+        """MMEngine's, with the tasks that run; as :meth:`test_step`."""
+        return super().val_step(dict(data, tasks=tuple(self.running)))
+
+    def test_step(self, data: dict[str, Any]) -> list[VideoSample]:
+        """MMEngine's, with the tasks that run: the preprocessor may have a size of its own for one alone."""
+        return super().test_step(dict(data, tasks=tuple(self.running)))
+
     def forward(
         self,
         inputs: Tensor,

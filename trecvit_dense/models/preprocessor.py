@@ -22,6 +22,8 @@ class VideoPreprocessor(BaseDataPreprocessor):
     Args:
         input_size: ``(H, W)`` to which every frame is stretched, or None to keep the size (TAP-Vid: 256 x 256).
         max_side: Larger frames are reduced, in proportion, until neither side exceeds this; None: never.
+        alone: Task to ``max_side`` where that task alone is asked for, ``dict(depth=192)``: what is learnt from small
+            frames is best on such.
         min_side: Smaller frames are enlarged, in proportion, until the longer side reaches this; None: never.
         value_range: ``'unit'``: RGB in [0, 1] (TRecViT); ``'signed'``: [-1, 1] (TAPNext); ``'imagenet'``: [0, 1] less
             the mean of ImageNet's pixels, over their standard deviation (Mobile-Former).
@@ -35,6 +37,7 @@ class VideoPreprocessor(BaseDataPreprocessor):
         *,
         max_side: int | None = None,
         min_side: int | None = None,
+        alone: dict[str, int] | None = None,
         value_range: str = 'unit',
         pad_multiple: int = 1,
         batch_augments: Sequence[dict] = (),
@@ -48,16 +51,21 @@ class VideoPreprocessor(BaseDataPreprocessor):
         self.input_size = tuple(input_size) if input_size is not None else None
         if min_side and max_side and min_side > max_side:
             raise ValueError(f'min_side {min_side} exceeds max_side {max_side}')
-        self.max_side, self.min_side = max_side, min_side
+        if min(alone.values() if alone else [1]) < 1:
+            raise ValueError(f'alone is {dict(alone)}; wanted pixels, at least 1, by task')
+        self.max_side, self.min_side, self.alone = max_side, min_side, dict(alone or {})
         self.value_range = value_range
         self.pad_multiple = pad_multiple
         self.batch_augments = [MODELS.build(augment) for augment in batch_augments]
 
-    def prepare(self, video: Tensor) -> tuple[Tensor, tuple[float, float]]:
-        """``(B, T, 3, H, W)`` uint8 to normalised float ``(B, T, 3, h, w)`` and ``(w / W, h / H)`` before padding."""
+    def prepare(self, video: Tensor, tasks: Sequence[str] = ()) -> tuple[Tensor, tuple[float, float]]:
+        """``(B, T, 3, H, W)`` uint8 to normalised float ``(B, T, 3, h, w)`` and ``(w / W, h / H)`` before padding.
+
+        ``tasks`` are those that will be asked for; none: whatever the model does.
+        """
         batch, time, channels, height, width = video.shape
         frames = video.to(self.device).float().flatten(0, 1)  # (B*T, 3, H, W)
-        size = self.input_size or self._proportional(height, width)
+        size = self.input_size or self._proportional(height, width, tasks)
         if size != (height, width):
             # A fixed size: bilinear without antialias, half-pixel centres, as the authors of TAPNext do.
             smooth = self.input_size is None
@@ -78,13 +86,16 @@ class VideoPreprocessor(BaseDataPreprocessor):
         luma = torch.einsum('bcthw,c->bthw', video.transpose(1, 2), video.new_tensor([0.299, 0.587, 0.114]))
         return (luma + 1) / 2 if self.value_range == 'signed' else luma
 
-    def _proportional(self, height: int, width: int) -> tuple[int, int]:
+    def _proportional(self, height: int, width: int, tasks: Sequence[str]) -> tuple[int, int]:
         longer = max(height, width)
-        wanted = min(max(longer, self.min_side or longer), self.max_side or max(longer, self.min_side or longer))
+        limit, least = self.max_side, max(longer, self.min_side or longer)
+        if len(tasks) == 1 and tasks[0] in self.alone:
+            limit, least = self.alone[tasks[0]], longer
+        wanted = min(least, limit or least)
         return max(round(height * wanted / longer), 1), max(round(width * wanted / longer), 1)
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Stack the clips of a batch.
+        """Stack the clips of a batch; ``data['tasks']`` may say what will be asked for (see :meth:`prepare`).
 
         Raises:
             ValueError: the clips of one batch differ in length or size.
@@ -97,7 +108,7 @@ class VideoPreprocessor(BaseDataPreprocessor):
                     f'clips of one batch differ in shape: {sorted(shapes)}; crop or resize them, or use batch_size=1'
                 )
             inputs = torch.stack(list(inputs))
-        video, scale = self.prepare(inputs)
+        video, scale = self.prepare(inputs, data.get('tasks', ()))
         samples = data.get('data_samples')
         if training and self.batch_augments:
             # torch's generator is the one that training seeds for every iteration
