@@ -70,10 +70,8 @@ def test_levels_find_their_scales():
 
 @pytest.mark.parametrize('strides', [(16,), (8, 8, 8), (2, 4, 8, 16), (4, 32)])
 @pytest.mark.parametrize('options', [{}, MEMORIES])
-def test_every_backbone_and_no_idle_parameter(strides, options, monkeypatch):
+def test_every_backbone_and_no_idle_parameter(strides, options):
     head = make_head(strides, **options).train()
-    if options:  # random frames show no depth, and then nothing is seen
-        monkeypatch.setattr(head.parallax, 'forward', lambda *_: (make_parallax(), RecurrentState(seen=torch.ones(2))))
     features = make_features(strides)
     output, state = head(features, RecurrentState(), SIZE)
     assert output.log_values.shape == (2, 3, SIZE[0] // 4, SIZE[1] // 4)
@@ -82,13 +80,14 @@ def test_every_backbone_and_no_idle_parameter(strides, options, monkeypatch):
     idle = {name for name, value in head.named_parameters() if value.grad is None or not value.grad.abs().any()}
     assert idle <= {'out.2.bias'}  # the scale of relative depth: nothing can depend on it
     assert all(torch.isfinite(value) for value in losses.values())
-    assert {key.split('.')[0] for key in state} == ({'parallax', 'context', 'steady'} if options else set())
+    assert {key.split('.')[0] for key in state} == ({'context'} if options else set())
+    _, state = head.eval()(features, RecurrentState(), SIZE)
+    assert {key.split('.')[0] for key in state} == ({'parallax', 'context', 'level', 'steady'} if options else set())
 
 
-@pytest.mark.parametrize('anchored', [False, True])
-def test_step_equals_clip(anchored):
+def test_step_equals_clip():
     strides = (4, 16)
-    head = make_head(strides, **MEMORIES, anchored=anchored).eval()
+    head = make_head(strides, **MEMORIES).eval()
     features = make_features(strides, time=5)
     with torch.no_grad():
         clip, end = head(features, RecurrentState(), SIZE)
@@ -104,23 +103,34 @@ def test_step_equals_clip(anchored):
 
 @torch.no_grad()
 @pytest.mark.parametrize(('kind', 'sign'), [('disparity', 1), ('depth', -1)])
-def test_the_head_starts_from_what_motion_says(kind, sign, monkeypatch):
-    """A head that has learnt nothing answers what is known from motion; metres take the relief, not the unit."""
-    head = make_head((4, 16), parallax=dict(), kind=kind).eval()
-    torch.nn.init.zeros_(head.out[-1].weight)
-    features = make_features((4, 16))
-    found = make_parallax()
+@pytest.mark.parametrize('share', [0.0, 0.4, 1.0])
+def test_relief_from_motion_has_its_share(kind, sign, share, monkeypatch):
+    """Of one frame, where nothing is to be averaged: looks and motion at one level, as far as motion is trusted."""
+    head = make_head((4, 16), parallax=dict(), kind=kind, motion_share=share).eval()
+    features, found = make_features((4, 16), time=1), make_parallax(time=1)
     monkeypatch.setattr(head.parallax, 'forward', lambda *_: (found, RecurrentState()))
     output, _ = head(features, RecurrentState(), SIZE)
-    start = found.filled if kind == 'disparity' else found.filled - found.centre[..., None, None]
-    torch.testing.assert_close(output.log_values, sign * start)
+    head.parallax = None
+    looks = sign * head(features, RecurrentState(), SIZE)[0].log_values
+    apart = (found.trust * (looks - found.log_inverse)).sum((2, 3)) / found.trust.sum((2, 3))
+    wanted = torch.lerp(looks, found.log_inverse + apart[..., None, None], share * found.trust)
+    torch.testing.assert_close(output.log_values, sign * wanted)
+    assert share == 0 or (sign * output.log_values - looks).abs().max() > 0.05
+
+
+def test_training_teaches_looks_alone(monkeypatch):
+    """Depth from motion is not even measured."""
+    head = make_head((4, 16), **MEMORIES)
+    monkeypatch.setattr(head.parallax, 'forward', lambda *_: pytest.fail('not in training'))
+    output, state = head.train()(make_features((4, 16)), RecurrentState(), SIZE)
+    assert output.log_values.requires_grad and not any(key.startswith('parallax') for key in state)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize('kind', ['disparity', 'depth'])
-def test_an_anchored_head_does_not_ask_for_the_unit_of_motion(kind, monkeypatch):
+def test_the_unit_of_motion_does_not_matter(kind, monkeypatch):
     """A world twice as large, or a unit half as long: one and the same answer."""
-    head, found = make_head((4, 16), parallax=dict(), kind=kind, anchored=True).eval(), make_parallax()
+    head, found = make_head((4, 16), parallax=dict(), kind=kind).eval(), make_parallax()
     monkeypatch.setattr(head.parallax, 'forward', lambda *_: (found, RecurrentState()))
     wanted, _ = head(make_features((4, 16)), RecurrentState(), SIZE)
     found.log_inverse, found.centre = found.log_inverse + 0.7, found.centre + 0.7
@@ -130,10 +140,10 @@ def test_an_anchored_head_does_not_ask_for_the_unit_of_motion(kind, monkeypatch)
 
 @torch.no_grad()
 @pytest.mark.parametrize(('kind', 'sign'), [('disparity', 1), ('depth', -1)])
-def test_an_anchored_head_follows_motion_and_averages_looks(kind, sign, monkeypatch):
+def test_the_level_follows_motion_and_averages_looks(kind, sign, monkeypatch):
     """Looks differ from frame to frame; the level goes where motion goes, around what looks said on average."""
     time, grid = 40, (12, 16)
-    head = make_head((4, 16), parallax=dict(), kind=kind, anchored=True, deference=0.0).eval()
+    head = make_head((4, 16), parallax=dict(), kind=kind, motion_share=0.0).eval()
     noise = torch.randn(1, time, 1, 1, generator=torch.Generator().manual_seed(2))
     way = torch.linspace(0, 1.5, time).view(1, time, 1, 1).expand(1, time, *grid)
     flat = torch.zeros(1, time, *grid)
@@ -148,23 +158,6 @@ def test_an_anchored_head_follows_motion_and_averages_looks(kind, sign, monkeypa
     found.trust = flat
     output, _ = head(make_features((4, 16), batch=1, time=time), RecurrentState(), SIZE)
     torch.testing.assert_close(output.log_values, said.clamp(*head.log_limits))  # nothing is known: looks alone
-
-
-@torch.no_grad()
-@pytest.mark.parametrize('trusted', [0.0, 1.0])
-def test_looks_give_way_to_motion(trusted, monkeypatch):
-    """The relief that the decoder adds counts 1 where motion knows nothing, less by ``deference`` where it knows."""
-    found = make_parallax()
-    found.trust = torch.full_like(found.trust, trusted)
-    added = []
-    for deference in (0.0, 0.3):
-        head = make_head((4, 16), parallax=dict(), deference=deference).eval()
-        monkeypatch.setattr(head.parallax, 'forward', lambda *_: (found, RecurrentState()))
-        output, _ = head(make_features((4, 16)), RecurrentState(), SIZE)
-        added.append(output.log_values - found.filled)
-    middle = added[0].mean((2, 3), keepdim=True)
-    torch.testing.assert_close(added[1], middle + (1 - 0.3 * trusted) * (added[0] - middle))
-    assert (added[0] - middle).abs().max() > 1e-3
 
 
 @torch.no_grad()
@@ -286,7 +279,7 @@ def test_bad_truth_is_named(change, message):
         (dict(alignment='mean'), "alignment is 'mean'"),
         (dict(context=dict(stride=2)), 'context has stride 2; wanted one of the scales'),
         (dict(parallax=dict(window=1)), 'over 1 frames'),
-        (dict(deference=1.5), 'deference is 1.5'),
+        (dict(motion_share=1.5), 'motion_share is 1.5'),
         (dict(steadiness=1.0), 'steadiness is 1.0; wanted a share'),
         (dict(loss_weights=dict(sillog=1.0)), "loss_weights names 'sillog'"),
         (dict(kind='depth', max_depth_m=0.0), 'wanted two numbers, the smaller first'),

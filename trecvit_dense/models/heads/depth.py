@@ -21,31 +21,30 @@ from trecvit_dense.structures import DepthPrediction, Features, RecurrentState, 
 from .base import DepthOutput, Head
 
 KINDS = ('disparity', 'depth')
-_ANCHOR_FRAMES = 20.0  # frames with full trust that the level is averaged over, at most
+_LEVEL_FRAMES = 20.0  # of full trust, over which the level is averaged at most
 
 
 @MODELS.register_module()
 class DPTDepthHead(Head):
-    """Depth by reassembly and fusion of levels (DPT, ICCV 2021), starting, if wanted, from depth by motion.
+    """Depth by reassembly and fusion of levels (DPT, ICCV 2021), joined, if wanted, with depth by motion.
 
-    The head works on every backbone: it reads features alone, and with ``parallax`` also the frames in grey. What is
-    steady through time is so because the state carries it: that of the backbone, that of ``context``, and the map of
-    depth from motion (see :class:`trecvit_dense.models.layers.motion_parallax.MotionParallax`), to which the head adds
-    what looks tell: shapes where nothing moved, edges, things that move by themselves.
+    The head works on every backbone: what it learns, it learns from features alone, single pictures or clips. With
+    ``parallax`` it also reads the frames in grey when it is used: looks say how large and how far things are, and
+    motion, in closed form, what moves how far and how that changes (see
+    :class:`trecvit_dense.models.layers.motion_parallax.MotionParallax`). Nothing of that is trained, and in training it
+    is left out. What is steady through time is so because the state carries it: that of the backbone, that of
+    ``context``, the map of depth from motion, and the level on which both agree.
 
     Args:
         kind: ``'disparity'``: one over depth, relative; ``'depth'``: metres.
         scales: Strides of the maps that are fused, ascending; the output has the first one.
         widths: Channels of each, or one number for all.
-        parallax: Options of :class:`.MotionParallax`, which starts from where motion says things are; None: without.
+        parallax: Options of :class:`.MotionParallax`; None: looks alone.
+        motion_share: With ``parallax``, how far relief from motion counts where it is trusted; looks are the rest.
         steadiness: With ``parallax``, the share of every value that is carried over from the last frame where that can
             be followed; 0 answers every frame by itself.
-        anchored: With ``parallax``, looks say how large things are and motion how that changes: the level of a frame is
-            what looks have said so far, on average, and not the unit in which motion happens to be seen. For a head
-            that was taught the ``level`` of a frame.
-        deference: With ``parallax``, the share by which the relief that looks add gives way where motion knows.
-        context: ``dict(stride=..., depth=2, num_heads=4)``: TRecViT blocks of the head's own at one scale, behind
-            parallax (see :class:`trecvit_dense.models.layers.context_blocks.ContextBlocks`); None: none.
+        context: ``dict(stride=..., depth=2, num_heads=4)``: TRecViT blocks of the head's own at one scale
+            (:class:`trecvit_dense.models.layers.context_blocks.ContextBlocks`); None: none.
         encode: Carry fine maps down to coarse ones first (see :class:`.PyramidFusion`): for backbones that stay as they
             are, or whose levels come from a shallow stem.
         confidence: Also say how sure each value is.
@@ -72,9 +71,8 @@ class DPTDepthHead(Head):
         scales: Sequence[int] = (4, 8, 16, 32),
         widths: int | Sequence[int] = 128,
         parallax: dict[str, Any] | None = None,
+        motion_share: float = 0.3,
         steadiness: float = 0.0,
-        deference: float = 0.3,
-        anchored: bool = False,
         context: dict[str, int] | None = None,
         encode: bool = False,
         confidence: bool = False,
@@ -94,8 +92,8 @@ class DPTDepthHead(Head):
             raise ValueError(f'depth between {min_depth_m} and {max_depth_m} m; wanted two numbers, the smaller first')
         if not 0 <= steadiness < 1:
             raise ValueError(f'steadiness is {steadiness}; wanted a share from 0 to below 1')
-        if not 0 <= deference <= 1:
-            raise ValueError(f'deference is {deference}; wanted a share from 0 to 1')
+        if not 0 <= motion_share <= 1:
+            raise ValueError(f'motion_share is {motion_share}; wanted a share from 0 to 1')
         widths = [widths] * len(scales) if isinstance(widths, int) else list(widths)
         self.kind, self.canonical_focal_px = kind, canonical_focal_px
         # Disparity has no unit, but beyond this exp means nothing.
@@ -113,9 +111,7 @@ class DPTDepthHead(Head):
         self.scales, self.stride = tuple(scales), int(scales[0])
         self.reassemble = Reassemble(backbone_channels, backbone_strides, scales=self.scales, widths=widths)
         self.parallax = None if parallax is None else MotionParallax(**parallax)
-        self.reads_grey, self.steadiness, self.deference = self.parallax is not None, steadiness, deference
-        self.anchored = anchored and self.parallax is not None
-        self.see = None if parallax is None else nn.Conv2d(3, widths[0], 3, padding=1)
+        self.reads_grey, self.motion_share, self.steadiness = self.parallax is not None, motion_share, steadiness
         self.context_index, self.context = None, None
         if context is not None:
             options = dict(context)
@@ -144,53 +140,45 @@ class DPTDepthHead(Head):
     ) -> tuple[DepthOutput, RecurrentState]:
         """Depth of the frames in ``features``, at stride ``scales[0]``."""
         batch, time = features.levels[-1].tokens.shape[:2]
-        maps, start, new_state = self.reassemble(features), 0.0, RecurrentState()
-        if self.parallax is not None:
-            found, memory = self.parallax(features.grey, tuple(maps[0].shape[-2:]), state.scope('parallax'))
-            maps[0] = maps[0] + self.see(found.cues().to(maps[0].dtype))
-            # The unit that motion is seen in is as good as any for disparity, but it is not the metre.
-            start = found.filled - found.centre[..., None, None] if self.anchored else found.filled
-            if self.kind == 'depth':
-                start = found.centre[..., None, None] - found.filled
-            new_state.put('parallax', memory)
+        maps, new_state = self.reassemble(features), RecurrentState()
         if self.context is not None:
             chosen = maps[self.context_index].unflatten(0, (batch, time))
             chosen, memory = self.context(chosen, state.scope('context'))
             maps[self.context_index] = chosen.flatten(0, 1)
             new_state.put('context', memory)
         decoded = self.out(self.fusion(maps)).unflatten(0, (batch, time)).float()  # (B, T, 1 or 2, h, w)
-        looks = decoded[:, :, 0]
-        if self.parallax is not None:
-            middle = looks.mean((2, 3), keepdim=True)
-            looks = middle + (looks - middle) * (1 - self.deference * found.trust)
-        values = looks + start
-        if self.anchored:
-            values, new_state['anchor'] = self._anchor(values, found, state.get('anchor'))
-        if self.parallax is not None and self.steadiness:
-            values = self._steady(values, found, state.get('steady'))
-            new_state['steady'] = values[:, -1]
+        values = decoded[:, :, 0]
+        if self.parallax is not None and not self.training:
+            found, memory = self.parallax(features.grey, tuple(values.shape[-2:]), state.scope('parallax'))
+            new_state.put('parallax', memory)
+            values, new_state['level'] = self._join(values, found, state.get('level'))
+            if self.steadiness:
+                values = self._steady(values, found, state.get('steady'))
+                new_state['steady'] = values[:, -1]
         values = values.clamp(*self.log_limits)
         confidence = decoded[:, :, 1] if decoded.shape[2] > 1 else None
         return DepthOutput(values, self.kind, self.stride, confidence), new_state
 
-    def _anchor(self, values: Tensor, found: Parallax, memory: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``values (B, T, h, w)`` at the level that looks and motion agree on.
+    def _join(self, looks: Tensor, found: Parallax, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``looks (B, T, h, w)`` and depth from motion as one, and the new ``memory (B, 2)``.
 
-        ``memory (B, 2)``: by how much looks lie above motion, and how many frames have said so.
+        Motion has no unit. By how much looks lie above it is averaged over the frames so far, which is the first number
+        of ``memory``; the second says over how many. That average, and motion, give a frame its level.
         """
         sign = 1 if self.kind == 'disparity' else -1
-        share = found.trust.mean((2, 3))  # (B, T)
-        apart = (found.trust * (sign * values - found.log_inverse)).sum((2, 3)) / found.trust.sum((2, 3)).clamp(
-            min=1e-6
-        )
-        above, frames = (values.new_zeros(len(values), 2) if memory is None else memory).unbind(1)
+        looks, known = sign * looks, found.trust.mean((2, 3))  # (B, T)
+        total = found.trust.sum((2, 3)).clamp(min=1e-6)
+        apart = (found.trust * (looks - found.log_inverse)).sum((2, 3)) / total
+        above, frames = (looks.new_zeros(len(looks), 2) if memory is None else memory).unbind(1)
         levels = []
-        for weight, now in zip(share.unbind(1), apart.unbind(1), strict=True):
-            frames = frames.clamp(max=_ANCHOR_FRAMES) + weight
+        for weight, now in zip(known.unbind(1), apart.unbind(1), strict=True):
+            frames = frames.clamp(max=_LEVEL_FRAMES) + weight
             above = above + weight / frames.clamp(min=1e-6) * (now - above)
             levels.append(above)
-        moved = share / (share + 0.05) * (torch.stack(levels, 1) - apart)
-        return values + sign * moved[..., None, None], torch.stack([above, frames], 1)
+        level = torch.stack(levels, 1)
+        looks = looks + (known / (known + 0.05) * (level - apart))[..., None, None]
+        joined = torch.lerp(looks, found.log_inverse + level[..., None, None], self.motion_share * found.trust)
+        return sign * joined, torch.stack([above, frames], 1)
 
     def _steady(self, values: Tensor, found: Parallax, last: Tensor | None) -> Tensor:
         """Every frame of ``values (B, T, h, w)`` blended with the one before it, which is carried along."""

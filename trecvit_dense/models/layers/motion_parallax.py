@@ -4,7 +4,7 @@ Near things move more than far ones when the camera travels. :class:`.VisualOdom
 last frames in one unit of length, and the depth of the points that it follows; with that way, dense optical flow from
 one frame to the next gives depth everywhere, and a map that is carried from frame to frame gathers it: a Kalman filter
 on inverse depth, as in semi-dense visual odometry (Engel, Sturm and Cremers, ICCV 2013). Flow is believed as far as
-it agrees with the points around. Nothing is learned here; a head learns what to make of it.
+it agrees with the points around. Nothing is learned here, and a head joins it with what it has learnt from looks.
 """
 
 from __future__ import annotations
@@ -52,11 +52,6 @@ class Parallax:
     def filled(self) -> Tensor:
         """``(B, T, h, w)`` log inverse depth where it is known, the frame's typical one elsewhere."""
         return torch.lerp(self.centre[..., None, None].expand_as(self.trust), self.log_inverse, self.trust)
-
-    def cues(self) -> Tensor:
-        """``(B * T, 3, h, w)`` for a convolution."""
-        relief = self.trust * (self.log_inverse - self.centre[..., None, None]).clamp(-3, 3)
-        return torch.stack([relief, self.trust, self.strangeness], 2).flatten(0, 1)
 
 
 class MotionParallax(nn.Module):
