@@ -1,5 +1,5 @@
-# The default depth model: depth from motion and looks. A DPT head on the small TRecViT in the box, which stays as is,
-# starts from what the motion between frames says, and is trained on ray-cast scenes through which a camera travels.
+# The default depth model: looks and motion. A DPT head on the small TRecViT in the box, which stays as is, learns depth
+# from what ray-cast scenes look like; when it is used, depth from motion joins it, which is closed form.
 #
 #   python tools/train.py configs/depth_trecvit.py
 #
@@ -9,7 +9,7 @@ _base_ = ['_base_/default_runtime.py']
 
 model = dict(
     type='VideoPerceiver',
-    data_preprocessor=dict(type='VideoPreprocessor', max_side=384, pad_multiple=16),
+    data_preprocessor=dict(type='VideoPreprocessor', max_side=192, pad_multiple=16),
     freeze=('backbone',),
     backbone=dict(
         type='TRecViT',
@@ -37,26 +37,36 @@ model = dict(
             context=dict(stride=16, depth=2, num_heads=4),
             encode=True,
             confidence=True,
+            loss_weights=dict(level=0.3),
         )
     ),
 )
 pretrained = dict(backbone='boxed')
 
+# Three frames of a scene, far apart: many scenes matter more than long clips. Each is rendered once and seen three times.
 train_dataloader = dict(
-    batch_size=3,
+    batch_size=16,
     num_workers=1,
     persistent_workers=True,
-    sampler=dict(type='DrawSampler'),
+    sampler=dict(type='DrawSampler', shuffle=False),
     collate_fn=dict(type='pseudo_collate'),
     dataset=dict(
-        type='SyntheticSceneDataset',
-        length=100000,
-        size=(64, 96),
-        num_frames=8,
-        reference_frames=12,
-        num_points=1,
-        travel=0.7,
-        split='train',
+        type='RepeatedClipsDataset',
+        times=3,
+        dataset=dict(
+            type='SyntheticSceneDataset',
+            length=100000,
+            size=(96, 144),
+            num_frames=3,
+            reference_frames=12,
+            num_points=1,
+            split='train',
+        ),
+        pipeline=[
+            dict(type='ScaleJitter', size=(80, 120), scale=(1.0, 1.6)),
+            dict(type='HorizontalFlip', p=0.5),
+            dict(type='ColorJitter'),
+        ],
     ),
 )
 val_dataloader = dict(
@@ -93,35 +103,24 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min_ratio=0.01, by_epoch=False, begin=50, end=800, T_max=750),
 ]
 
-# The depth head in the box saw single pictures first, many of them, and then clips, at half the rate:
-#   --cfg-options preset=pictures
-#   --cfg-options preset=clips load_from=THE_LAST
+# The depth head in the box: the same for five times as long, and then on larger pictures.
+#   --cfg-options preset=boxed
+#   --cfg-options preset=boxed_finish load_from=THE_LAST
 presets = dict(
-    pictures={
-        'train_dataloader.batch_size': 48,
-        'train_dataloader.num_workers': 2,
-        'train_dataloader.dataset.size': (112, 168),
-        'train_dataloader.dataset.num_frames': 1,
-        'train_dataloader.dataset.travel': None,
-        'train_dataloader.dataset.pipeline': [
-            dict(type='ScaleJitter', size=(112, 168), scale=(1.0, 1.8)),
-            dict(type='HorizontalFlip', p=0.5),
-            dict(type='ColorJitter'),
-        ],
-        'train_cfg.max_iters': 5000,
-        'train_cfg.val_interval': 5000,
-        'param_scheduler.1.end': 5000,
-        'param_scheduler.1.T_max': 4950,
+    boxed={
+        'train_cfg.max_iters': 4000,
+        'train_cfg.val_interval': 4000,
+        'param_scheduler.1.end': 4000,
+        'param_scheduler.1.T_max': 3950,
     },
-    clips={
-        'train_dataloader.dataset.size': (112, 168),
-        'train_dataloader.dataset.num_frames': 16,
-        'train_dataloader.dataset.reference_frames': 24,
+    boxed_finish={
+        'train_dataloader.batch_size': 10,
+        'train_dataloader.dataset.dataset.size': (144, 216),
+        'train_dataloader.dataset.pipeline.0.size': (112, 168),
         'optim_wrapper.optimizer.lr': 0.01,
-        'optim_wrapper.optimizer.adam_lr': 5e-4,
-        'train_cfg.max_iters': 1000,
-        'train_cfg.val_interval': 1000,
-        'param_scheduler.1.end': 1000,
-        'param_scheduler.1.T_max': 950,
+        'train_cfg.max_iters': 3000,
+        'train_cfg.val_interval': 3000,
+        'param_scheduler.1.end': 3000,
+        'param_scheduler.1.T_max': 2950,
     },
 )
