@@ -43,7 +43,7 @@ model = dict(
 )
 pretrained = dict(backbone='boxed')
 
-# Three frames of a scene, far apart: many scenes matter more than long clips. Each is rendered once and seen three times.
+# Three frames of a scene, far apart: many scenes matter more than long clips. Each is rendered once and seen thrice.
 train_dataloader = dict(
     batch_size=16,
     num_workers=1,
