@@ -112,13 +112,12 @@ def test_a_chunk_must_have_frames_and_a_causal_backbone() -> None:
         MODELS.build(dict(type='VideoPerceiver', backbone=both_ways, heads=heads, train_chunk_frames=4))
 
 
-def test_what_would_keep_a_part_of_every_chunk_is_refused() -> None:
+@pytest.mark.parametrize('mode', ['block', 'selective'])
+def test_what_would_keep_a_part_of_every_chunk_is_refused(mode: str) -> None:
     use_scope()
-    backbone = dict(type='TRecViT', embed_dim=16, depth=1, num_heads=2, patch_size=8, image_size=16)
-    config = dict(type='VideoPerceiver', heads={}, train_chunk_frames=2)
-    MODELS.build(config | dict(backbone=backbone | dict(checkpointing='block')))
-    with pytest.raises(ValueError, match="use False, or 'block'"):
-        MODELS.build(config | dict(backbone=backbone | dict(checkpointing='selective')))
+    backbone = dict(type='TRecViT', embed_dim=16, depth=1, num_heads=2, patch_size=8, image_size=16, checkpointing=mode)
+    with pytest.raises(ValueError, match=f"checkpointing='{mode}' keeps its part of every chunk"):
+        MODELS.build(dict(type='VideoPerceiver', heads={}, train_chunk_frames=2, backbone=backbone))
 
 
 def test_joining_says_what_every_part_said() -> None:

@@ -53,12 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f'torch {about["torch"]}, {about["device"]}')
     wide = dict(variant=args.variant, image_size=args.size)
     narrow, chunk = _NARROW['image_size'], args.chunk
-    nested = [mode for mode in modes if mode != 'selective']  # chunks of time and it do not go together
+    alone = [mode for mode in modes if not mode]  # chunks of time take the place of checkpointing
     cases = [(wide, args.size, frames, mode, False) for mode in modes for frames in args.frames]
-    cases += [(wide, args.size, frames, mode, False, chunk) for mode in nested for frames in args.chunked_frames]
+    cases += [(wide, args.size, frames, mode, False, chunk) for mode in alone for frames in args.chunked_frames]
     cases += [(_NARROW, narrow, frames, mode, True) for mode in modes for frames in args.run_frames]
     if args.chunked_frames:
-        cases += [(_NARROW, narrow, frames, mode, True, chunk) for mode in nested for frames in args.run_frames]
+        cases += [(_NARROW, narrow, frames, mode, True, chunk) for mode in alone for frames in args.run_frames]
     rows = [measure(*case) for case in track(cases, description='steps')]
     if args.out is not None:
         write_json(args.out, dict(about, within=WITHIN, rows=rows))

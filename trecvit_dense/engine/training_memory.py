@@ -110,10 +110,10 @@ def training_peak(
         frames: Of the clip.
         parameters: Numbers.
         checkpointing: As in TRecViT: False, True or ``'block'``, ``'selective'``.
-        chunk: Frames that are worked at a time (``train_chunk_frames`` of the perceiver); None: all.
+        chunk: Frames that are worked at a time (``train_chunk_frames`` of the perceiver), not checkpointed; None: all.
     """
     if chunk is not None and chunk < frames:
-        return _peak_in_chunks(widths, frames, parameters, checkpointing, chunk)
+        return _peak_in_chunks(widths, frames, parameters, chunk)
     tokens = frames * widths.tokens_per_frame
     row = tokens * widths.embed_dim  # what enters a block
     block = tokens * sum(kept_by_block(widths).values())
@@ -130,9 +130,9 @@ def training_peak(
     return Peak(*(_BYTES * value for value in (parameters, gradients, video, kept, working)))
 
 
-def _peak_in_chunks(widths: Widths, frames: int, parameters: int, checkpointing: bool | str, chunk: int) -> Peak:
+def _peak_in_chunks(widths: Widths, frames: int, parameters: int, chunk: int) -> Peak:
     """While the last chunk but one is worked again: gradients of the parameters are there, and all states."""
-    one = training_peak(widths, chunk, parameters, checkpointing)
+    one = training_peak(widths, chunk, parameters)
     state = widths.tokens_per_frame * widths.depth * widths.conv_width * widths.lru_width  # h, and inputs of the taps
     answers = frames * widths.tokens_per_frame * widths.embed_dim
     return replace(

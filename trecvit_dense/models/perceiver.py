@@ -43,7 +43,7 @@ class VideoPerceiver(BaseModel):
     Raises:
         ValueError: a head adds prompt tokens, or hides patches, and the backbone or another head cannot have that;
             ``freeze`` names an unknown part; no frame a step, or a part of a clip for a backbone that wants it whole
-            or keeps some of every part (``checkpointing='selective'``).
+            or keeps some of every part (``checkpointing``).
     """
 
     def __init__(
@@ -132,10 +132,10 @@ class VideoPerceiver(BaseModel):
                 f'train_chunk_frames is {self.train_chunk_frames}, but {backbone} looks both ways in time and wants '
                 f'whole clips; leave it out'
             )
-        if getattr(self.backbone, 'checkpointing', False) == 'selective':
+        if getattr(self.backbone, 'checkpointing', False):
             raise ValueError(
-                "checkpointing='selective' keeps its part of every chunk for the whole clip, which train_chunk_frames "
-                "is to spare; use False, or 'block' for the least memory"
+                f'checkpointing={self.backbone.checkpointing!r} keeps its part of every chunk for the whole clip, '
+                f'which train_chunk_frames is to spare; use False, and shorter chunks for less memory'
             )
 
     def with_heads(self, heads: dict[str, dict]) -> VideoPerceiver:
