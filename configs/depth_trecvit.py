@@ -43,16 +43,16 @@ model = dict(
 )
 pretrained = dict(backbone='boxed')
 
-# Three frames of a scene, far apart: many scenes matter more than long clips. Each is rendered once and seen thrice.
+# Three frames of a scene, far apart: many scenes matter more than long clips. Each is rendered once, seen four times.
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=12,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DrawSampler', shuffle=False),
     collate_fn=dict(type='pseudo_collate'),
     dataset=dict(
         type='RepeatedClipsDataset',
-        times=3,
+        times=4,
         dataset=dict(
             type='SyntheticSceneDataset',
             length=100000,
@@ -88,7 +88,7 @@ test_evaluator = val_evaluator
 # The last evaluation is made again with all memory cleared before every frame.
 reset_state = 'all'
 
-train_cfg = dict(type='FastResumeIterLoop', max_iters=800, val_interval=800)
+train_cfg = dict(type='FastResumeIterLoop', max_iters=500, val_interval=500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -100,21 +100,21 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min_ratio=0.01, by_epoch=False, begin=50, end=800, T_max=750),
+    dict(type='CosineAnnealingLR', eta_min_ratio=0.01, by_epoch=False, begin=50, end=500, T_max=450),
 ]
 
-# The depth head in the box: the same for five times as long, and then on larger pictures.
+# The depth head in the box: the same for ten times as long, and then on larger pictures.
 #   --cfg-options preset=boxed
 #   --cfg-options preset=boxed_finish load_from=THE_LAST
 presets = dict(
     boxed={
-        'train_cfg.max_iters': 4000,
-        'train_cfg.val_interval': 4000,
-        'param_scheduler.1.end': 4000,
-        'param_scheduler.1.T_max': 3950,
+        'train_cfg.max_iters': 5000,
+        'train_cfg.val_interval': 5000,
+        'param_scheduler.1.end': 5000,
+        'param_scheduler.1.T_max': 4950,
     },
     boxed_finish={
-        'train_dataloader.batch_size': 10,
+        'train_dataloader.batch_size': 8,
         'train_dataloader.dataset.dataset.size': (144, 216),
         'train_dataloader.dataset.pipeline.0.size': (112, 168),
         'optim_wrapper.optimizer.lr': 0.01,
