@@ -92,7 +92,7 @@ train_cfg = dict(type='FastResumeIterLoop', max_iters=500, val_interval=500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
-# Muon learns as much from half the views; docs/experiments.md compares.
+# Muon comes further than AdamW with the same pictures; docs/experiments.md compares.
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='auto',

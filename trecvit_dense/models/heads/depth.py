@@ -111,7 +111,7 @@ class DPTDepthHead(Head):
         self.scales, self.stride = tuple(scales), int(scales[0])
         self.reassemble = Reassemble(backbone_channels, backbone_strides, scales=self.scales, widths=widths)
         self.parallax = None if parallax is None else MotionParallax(**parallax)
-        self.reads_grey, self.motion_share, self.steadiness = self.parallax is not None, motion_share, steadiness
+        self.motion_share, self.steadiness = motion_share, steadiness
         self.context_index, self.context = None, None
         if context is not None:
             options = dict(context)
@@ -125,6 +125,11 @@ class DPTDepthHead(Head):
         )
         nn.init.normal_(self.out[-1].weight, std=0.1)
         nn.init.zeros_(self.out[-1].bias)
+
+    @property
+    def reads_grey(self) -> bool:
+        """Motion is measured when the head is used; training needs no frames."""
+        return self.parallax is not None and not self.training
 
     def _index_of(self, name: str, stride: int) -> int:
         if stride not in self.scales:
@@ -148,7 +153,7 @@ class DPTDepthHead(Head):
             new_state.put('context', memory)
         decoded = self.out(self.fusion(maps)).unflatten(0, (batch, time)).float()  # (B, T, 1 or 2, h, w)
         values = decoded[:, :, 0]
-        if self.parallax is not None and not self.training:
+        if self.reads_grey:
             found, memory = self.parallax(features.grey, tuple(values.shape[-2:]), state.scope('parallax'))
             new_state.put('parallax', memory)
             values, new_state['level'] = self._join(values, found, state.get('level'))

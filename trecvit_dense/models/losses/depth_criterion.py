@@ -66,6 +66,8 @@ class DepthCriterion:
         if unknown:
             raise ValueError(f"loss_weights names '{min(unknown)}'; wanted some of {', '.join(WEIGHTS)}")
         self.kind, self.affine = kind, kind == 'disparity' and invariance == 'affine'
+        # A level is that of relative disparity; the SILog of metres tells one already.
+        self.levelled = kind == 'disparity' and not self.affine
         self.per_frame, self.trim, self.alignment = per_frame, trim, alignment
         self.limits_m, self.canonical_focal_px = limits_m, canonical_focal_px
         self.weights = WEIGHTS | (weights or {})
@@ -104,7 +106,7 @@ class DepthCriterion:
             gradient=True,
             temporal=True,
             confidence=output.confidence_logits is not None,
-            level=self.kind == 'disparity' and not self.affine,
+            level=self.levelled,
         )
         return [name for name, made in there.items() if made and self.weights[name]]
 
@@ -143,7 +145,7 @@ class DepthCriterion:
             gradient=gradient_loss(residual, valid),
             temporal=temporal_gradient_loss(prediction, truth, valid),
         )
-        if self.weights['level'] and self.kind == 'disparity' and not self.affine:
+        if self.levelled and self.weights['level']:
             losses['level'] = level_loss(chosen.log_values, self._levelled(log_truth, samples, scale), valid)
         if chosen.confidence_logits is not None:
             losses['confidence'] = confidence_loss(residual.detach(), chosen.confidence_logits, valid)
