@@ -57,8 +57,8 @@ def test_a_sweep_and_its_picture(config: Path, tmp_path: Path, capsys) -> None:
 
 def test_half_precision_has_a_limit_of_its_own() -> None:
     layer = torch.nn.Linear(8, 5)
-    for path, dtype in (('plain', torch.float32), ('fast-int8', torch.float32), ('fast-bf16', torch.bfloat16)):
-        ((product, count),) = products_of(lambda: layer(torch.rand(6, 8)), path).items()
+    for precision, dtype in ((None, torch.float32), ('int8', torch.float32), ('bf16', torch.bfloat16)):
+        ((product, count),) = products_of(lambda: layer(torch.rand(6, 8)), precision).items()
         assert (product.dtype, product.sizes, count) == (dtype, (6, 8, 5), 1)
 
 

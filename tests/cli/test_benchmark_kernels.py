@@ -11,6 +11,7 @@ from tests.inference.tiny import tiny_config, tiny_model
 from trecvit_dense.checkpoints import save_model
 from trecvit_dense.cli.benchmark import main
 from trecvit_dense.cli.benchmark_kernels import shared
+from trecvit_dense.inference.fast_kernels import why_not
 
 
 @pytest.mark.parametrize(('head', 'clip'), [('tokens', 1), ('volume', 3)])
@@ -37,6 +38,19 @@ def test_rows(head: str, clip: int, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert 0 < fast['ms'] <= fast['first_ms'] * 10
     assert fast['difference'] < 1e-3
     assert 'x 32 x 96: ' in capsys.readouterr().out, 'the layer for queries, keys and values'
+
+
+def test_every_precision_has_its_limit(tmp_path: Path) -> None:
+    checkpoint, out = tmp_path / 'tiny.safetensors', tmp_path / 'rows.json'
+    save_model(tiny_model('tokens'), tiny_config('tokens'), checkpoint, {})
+    precisions = ['fp32', 'bf16'] if why_not('bf16') is None else ['fp32']
+    options = ['--queries', '4', '--rounds', '1', '--threads', '1', '--device', 'cpu', '--precision', *precisions]
+    assert main(['kernels', str(checkpoint), *options, '--out', str(out)]) == 0
+    plain, fast, *half = json.loads(out.read_text())['rows']
+    assert plain['limit_gflops_per_s'] == fast['limit_gflops_per_s'], 'the same products'
+    for row in (plain, fast, *half):
+        assert row['of_limit'] == pytest.approx(row['gflops_per_s'] / row['limit_gflops_per_s'])
+    assert all(row['limit_gflops_per_s'] != fast['limit_gflops_per_s'] for row in half)
 
 
 def test_no_parameter_is_copied() -> None:

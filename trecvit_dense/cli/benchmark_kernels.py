@@ -1,9 +1,10 @@
 """``trecvit benchmark kernels MODEL``: plain layers against the fastest kernels, in turns, and what was chosen.
 
 The two are the same model over the same parameters and are run alternately, so that a machine that others use disturbs
-both alike; of each the shortest time counts. Behind them stands the part of the limit that they reach (see ``trecvit
-benchmark --help``), measured in the same run. ``first ms`` is the first call, in which kernels are measured and weights
-packed. ``--clip 1`` is a streaming step with its state; longer clips are fed from the start.
+both alike; of each the shortest time counts. Behind them stand the rate of the limit (see ``trecvit benchmark --help``)
+and the part of it that they reach, measured in the same run: bf16 against products in bf16, all else against float32.
+``first ms`` is the first call, in which kernels are measured and weights packed. ``--clip 1`` is a streaming step with
+its state; longer clips are fed from the start.
 """
 
 from __future__ import annotations
@@ -63,11 +64,11 @@ def compare(args: argparse.Namespace) -> int:
     size, points = input_size(model, args.size), args.queries if has_points(model) else 0
     case = Case(args.attention, points, args.clip, size, threads=torch.get_num_threads())
     say(f'{args.model}, {size[0]}x{size[1]}, {args.clip} frames a call, {points} points, {case.threads} threads')
-    loads, tunings = {'plain': Load(model, case, device)}, {}
+    loads, tunings = {None: Load(model, case, device)}, {}
     for precision in args.precision:
         twin = shared(model)
         tunings[precision] = speed_up(twin, precision)
-        loads[f'fast {precision}'] = Load(twin, case, device)
+        loads[precision] = Load(twin, case, device)
     rows = measure(loads, args.rounds, device, limit=not args.no_limit)
     if args.out:
         write_json(args.out, dict(versions(), size=size, clip=args.clip, points=points, rows=rows))
@@ -84,11 +85,12 @@ def shared(model: Any) -> Any:
     return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
-def measure(loads: dict[str, Any], rounds: int, device: str, *, limit: bool) -> list[dict[str, Any]]:
-    """One row per load: the first call, the shortest later one, the difference from the first load's outputs."""
+def measure(loads: dict[str | None, Any], rounds: int, device: str, *, limit: bool) -> list[dict[str, Any]]:
+    """One row per load, by precision, plain first: first call, shortest later one, difference from plain outputs."""
     import torch
 
-    from trecvit_dense.engine.limits import find_products, measure_limit
+    from trecvit_dense.cli.benchmark_rows import products_of
+    from trecvit_dense.engine.limits import limit_of, measure_limit
     from trecvit_dense.engine.measuring import seconds_of
 
     first, times, states = {}, {name: [] for name in loads}, {}
@@ -99,29 +101,31 @@ def measure(loads: dict[str, Any], rounds: int, device: str, *, limit: bool) -> 
         for _ in range(rounds):
             for name, call in calls.items():
                 times[name].append(seconds_of(call, device))
-    reference, rows = states[next(iter(loads))], []
-    for name in loads:
-        rows.append(
-            dict(
-                path=name,
-                first_ms=1000 * first[name],
-                ms=1000 * min(times[name]),
-                gain=min(times[next(iter(loads))]) / min(times[name]),
-                difference=largest_difference(states[name], reference),
-            )
+    rows = [
+        dict(
+            path='plain' if name is None else f'fast {name}',
+            first_ms=1000 * first[name],
+            ms=1000 * min(times[name]),
+            gain=min(times[None]) / min(times[name]),
+            difference=largest_difference(states[name], states[None]),
         )
+        for name in loads
+    ]
     if limit:
-        found = measure_limit(find_products(calls[next(iter(loads))]), device)
-        for row in rows:
+        products, rates = {name: products_of(calls[None], name) for name in loads}, {}
+        for found in products.values():
+            measure_limit(found, device, known=rates)
+        for row, found in zip(rows, products.values(), strict=True):
+            most = limit_of(found, rates)
             row |= dict(
-                gflops_per_s=found.flops / row['ms'] / 1e6,
-                limit_gflops_per_s=found.gflops_per_s,
-                of_limit=found.fraction(row['ms'] / 1000),
+                gflops_per_s=most.flops / row['ms'] / 1e6,
+                limit_gflops_per_s=most.gflops_per_s,
+                of_limit=most.fraction(row['ms'] / 1000),
             )
     return rows
 
 
-def call_of(load: Any, states: dict[str, Any], name: str) -> Any:
+def call_of(load: Any, states: dict[str | None, Any], name: str | None) -> Any:
     """A step that goes on from the state, or a clip from the start; ``states`` has the last one."""
 
     def step() -> None:
@@ -147,7 +151,14 @@ def largest_difference(state: Any, reference: Any) -> float:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    titles = dict(first_ms='first ms', ms='ms', gain='times', gflops_per_s='GFLOP/s', of_limit='limit %')
+    titles = dict(
+        first_ms='first ms',
+        ms='ms',
+        gain='times',
+        gflops_per_s='GFLOP/s',
+        limit_gflops_per_s='limit',
+        of_limit='limit %',
+    )
     factors, there = dict(of_limit=100), [key for key in titles if key in rows[0]]
     lines = [f'{"":<12}' + ''.join(f'{titles[key]:>11}' for key in there) + f'{"difference":>12}']
     for row in rows:
