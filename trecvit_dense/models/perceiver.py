@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from itertools import pairwise
@@ -283,23 +283,47 @@ class VideoPerceiver(BaseModel):
             state: Of :meth:`start`.
             arrivals: What the head of masks is given, by the frame before which it is; frame 0 is in ``state``.
         """
+        step = self.step if self.train_chunk_frames is None else self._kept_lean_step
         collected: dict[str, list] = {task: [] for task in self.running}
-        clip, memory = None, RecurrentState()
-        if wants_whole_clips(self.backbone):
-            scopes = {task: state.scope(f'heads.{task}') for task in self.running}
-            clip = self._encode(video, self.running, scopes, memory)[0]
-        for first, last in _chunks(video.shape[1], self.train_chunk_frames or video.shape[1], arrivals):
-            if first and first in arrivals:
-                state = self._give(state, arrivals[first])
-            if clip is not None:
-                outputs, state = self._decode(clip.between(first, last), memory, state, tuple(video.shape[-2:]))
-            elif self.train_chunk_frames is None:
-                outputs, state = self.step(video[:, first:last], state)
-            else:
-                outputs, state = checkpoint(self._lean_step, video[:, first:last], state, use_reentrant=False)
+        size, arrivals = self.train_chunk_frames or video.shape[1], {**arrivals, 0: {}}
+        for outputs in self._walk(video, state, arrivals, size, step):
             for task, output in outputs.items():
                 collected[task].append(output)
         return collected
+
+    def _walk(
+        self,
+        video: Tensor,
+        state: RecurrentState,
+        arrivals: dict[int, dict[str, Tensor]],
+        size: int,
+        step: Callable[[Tensor, RecurrentState], tuple[dict[str, Any], RecurrentState]],
+        *,
+        forget: str | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Outputs of ``size`` frames after the other, or fewer before an arrival, which is given then.
+
+        A backbone that wants whole clips sees the clip at once, unless what ``forget`` names is cleared between.
+        """
+        clip = None
+        if wants_whole_clips(self.backbone) and not forget:
+            scopes = {task: state.scope(f'heads.{task}') for task in self.running}
+            clip, memory = self._encode(video, self.running, scopes, RecurrentState())
+            size = video.shape[1]
+        for first, last in _chunks(video.shape[1], size, arrivals):
+            if forget and first:
+                state = self.forget(state, forget)
+            if arrivals.get(first):
+                state = self._give(state, arrivals[first])
+            if clip is None:
+                outputs, state = step(video[:, first:last], state)
+            else:
+                outputs, state = self._decode(clip.between(first, last), memory, state, tuple(video.shape[-2:]))
+            yield outputs
+
+    def _kept_lean_step(self, video: Tensor, state: RecurrentState) -> tuple[dict[str, Any], RecurrentState]:
+        """:meth:`_lean_step`, of which only what comes in is kept."""
+        return checkpoint(self._lean_step, video, state, use_reentrant=False)
 
     def _lean_step(self, video: Tensor, state: RecurrentState) -> tuple[dict[str, Any], RecurrentState]:
         """:meth:`step`, whose state is no view of what all frames of the step left behind."""
@@ -396,20 +420,8 @@ class VideoPerceiver(BaseModel):
             arrivals = object_queries([sample], scale, tuple(video.shape[-2:]), video.device)
         state = self._start_sample(sample, scale, video.device, batch_size=len(video), turned=turned)
         collected: dict[str, list] = {task: [] for task in self.running}
-        clip, size = None, 1 if forget else self.chunk_frames
-        if wants_whole_clips(self.backbone) and not forget:
-            scopes = {task: state.scope(f'heads.{task}') for task in self.running}
-            clip, memory = self._encode(video, self.running, scopes, RecurrentState())
-            size = video.shape[1]
-        for first, last in _chunks(video.shape[1], size, arrivals):
-            if forget and first:
-                state = self.forget(state, forget)
-            if arrivals.get(first):
-                state = self._give(state, arrivals[first])
-            if clip is None:
-                outputs, state = self.step(video[:, first:last], state)
-            else:
-                outputs, state = self._decode(clip.between(first, last), memory, state, tuple(video.shape[-2:]))
+        size = 1 if forget else self.chunk_frames
+        for outputs in self._walk(video, state, arrivals, size, self.step, forget=forget):
             for task, output in outputs.items():
                 collected[task].append(_index_maps(output, sample, scale) if task == 'masks' else output)
         return collected
