@@ -45,9 +45,9 @@ def make_head(strides, **options) -> DPTDepthHead:
 
 def make_parallax(batch=2, time=3, grid=(12, 16)) -> Parallax:
     generator = torch.Generator().manual_seed(5)
-    noise = torch.rand(4, batch, time, *grid, generator=generator)
+    noise = torch.rand(3, batch, time, *grid, generator=generator)
     corners = torch.zeros(batch, time, *grid, 2)
-    return Parallax(noise[0] - 0.5, noise[1], noise[0].mean((2, 3)), noise[2], corners, noise[3] / 10, noise[1])
+    return Parallax(noise[0] - 0.5, noise[1], corners, noise[2] / 10, noise[1])
 
 
 def make_sample(*, time=3, size=SIZE) -> VideoSample:
@@ -133,7 +133,7 @@ def test_the_unit_of_motion_does_not_matter(kind, monkeypatch):
     head, found = make_head((4, 16), parallax=dict(), kind=kind).eval(), make_parallax()
     monkeypatch.setattr(head.parallax, 'forward', lambda *_: (found, RecurrentState()))
     wanted, _ = head(make_features((4, 16)), RecurrentState(), SIZE)
-    found.log_inverse, found.centre = found.log_inverse + 0.7, found.centre + 0.7
+    found.log_inverse = found.log_inverse + 0.7
     output, _ = head(make_features((4, 16)), RecurrentState(), SIZE)
     torch.testing.assert_close(output.log_values, wanted.log_values)
 
@@ -147,7 +147,7 @@ def test_the_level_follows_motion_and_averages_looks(kind, sign, monkeypatch):
     noise = torch.randn(1, time, 1, 1, generator=torch.Generator().manual_seed(2))
     way = torch.linspace(0, 1.5, time).view(1, time, 1, 1).expand(1, time, *grid)
     flat = torch.zeros(1, time, *grid)
-    found = Parallax(way, flat + 1, way.mean((2, 3)), flat, torch.zeros(1, time, *grid, 2), flat, flat)
+    found = Parallax(way, flat + 1, torch.zeros(1, time, *grid, 2), flat, flat)
     monkeypatch.setattr(head.parallax, 'forward', lambda *_: (found, RecurrentState()))
     said = (sign * (2 + way + 0.3 * noise)).expand(1, time, *grid)
     monkeypatch.setattr(head.out, 'forward', lambda maps: said.flatten(0, 1)[:, None])

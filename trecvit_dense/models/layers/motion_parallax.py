@@ -33,8 +33,6 @@ class Parallax:
         log_inverse: ``(B, T, h, w)`` log of inverse depth in the unit that is carried along; 0 on average in the first
             frame in which anything is known.
         trust: ``(B, T, h, w)`` from 0 (nothing known) to 1.
-        centre: ``(B, T)`` typical log inverse depth of a frame: that of what is known.
-        strangeness: ``(B, T, h, w)`` from 0 to 1: how far the motion is from one that a standing thing can show.
         source: ``(B, T, h, w, 2)`` where each cell was one frame before, for ``grid_sample``.
         nearer: ``(B, T, h, w)`` by how much its log inverse depth has grown since.
         follows: ``(B, T, h, w)`` from 0 to 1: whether it can be followed back; 0 on the first frame.
@@ -42,16 +40,9 @@ class Parallax:
 
     log_inverse: Tensor
     trust: Tensor
-    centre: Tensor
-    strangeness: Tensor
     source: Tensor
     nearer: Tensor
     follows: Tensor
-
-    @property
-    def filled(self) -> Tensor:
-        """``(B, T, h, w)`` log inverse depth where it is known, the frame's typical one elsewhere."""
-        return torch.lerp(self.centre[..., None, None].expand_as(self.trust), self.log_inverse, self.trust)
 
 
 class MotionParallax(nn.Module):
@@ -118,7 +109,7 @@ class MotionParallax(nn.Module):
             view = _View.of(memories, motion.at(step), cells, self.noise_px)
             inverse, precision, nearer = self._advance(view, cells, inverse, precision)
             told = smoothed(inverse, precision, view.motion.brightness, view.points.unit, grid)
-            steps.append((*told, view.points.unit, nearer.log(), view.strangeness))
+            steps.append((*told, view.points.unit, nearer.log()))
         found = _describe(*(torch.stack(part, 1) for part in zip(*steps, strict=True)), motion, grid)
         kept = RecurrentState(grey=now[:, -1], seen=seen + time, inverse=inverse, precision=precision)
         return found, kept.put('odometry', _packed(memories, grey.device))
@@ -181,7 +172,6 @@ class _View:
     travel: Tensor  # (B, 3) to the last frame
     inverse: Tensor  # (B, M) inverse depth by flow and camera
     worth: Tensor  # (B, M) its precision
-    strangeness: Tensor  # (B, M)
 
     @classmethod
     def of(cls, memories: list[Odometry], motion: _Motion, cells: CellGrid, noise_px: float) -> _View:
@@ -208,8 +198,7 @@ class _View:
         typical = 2 * weighted_median(stray, motion.reliable)[:, None]
         worth = motion.reliable * lever.square() / (noise_px**2 + typical.square() + stray.square())
         worth = blunted(torch.maximum(inverse.abs(), 0.3 * unit), worth, unrest.clamp(min=0.05))
-        strangeness = motion.reliable * stray / (1.0 + stray)
-        return cls(motion, points, rotation, travel, inverse, worth, strangeness)
+        return cls(motion, points, rotation, travel, inverse, worth)
 
 
 def _packed(memories: list[Odometry], device: torch.device) -> RecurrentState:
@@ -229,19 +218,12 @@ def _unpacked(state: RecurrentState, batch: int, odometry: VisualOdometry) -> li
 
 
 def _describe(
-    inverse: Tensor,
-    precision: Tensor,
-    unit: Tensor,
-    nearer: Tensor,
-    strangeness: Tensor,
-    motion: _Motion,
-    grid: tuple[int, int],
+    inverse: Tensor, precision: Tensor, unit: Tensor, nearer: Tensor, motion: _Motion, grid: tuple[int, int]
 ) -> Parallax:
     """Maps ``(B, T, M)`` in logarithms, as maps."""
     log_inverse = (inverse / unit).clamp(0.1, 10).log() + unit.log()
-    parts = (log_inverse, trust(inverse, precision, unit), strangeness, motion.source, nearer, motion.follows)
-    log_inverse, known, *others = (part.unflatten(2, grid) for part in parts)
-    return Parallax(log_inverse, known, unit.log()[..., 0], *others)
+    parts = (log_inverse, trust(inverse, precision, unit), motion.source, nearer, motion.follows)
+    return Parallax(*(part.unflatten(2, grid) for part in parts))
 
 
 def _texture(frames: Tensor) -> Tensor:
