@@ -60,8 +60,6 @@ train_dataloader = dict(
             num_frames=3,
             reference_frames=12,
             num_points=1,
-            travel=None,
-            seed=0,
             split='train',
         ),
         pipeline=[
@@ -105,10 +103,9 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min_ratio=0.01, by_epoch=False, begin=50, end=500, T_max=450),
 ]
 
-# The depth head in the box: the same for ten times as long, larger pictures, and at last clips, which teach the memory.
+# The depth head in the box: the same for ten times as long, and then on larger pictures.
 #   --cfg-options preset=boxed
-#   --cfg-options preset=boxed_larger +pretrained.depth=THE_LAST
-#   --cfg-options preset=boxed_clips +pretrained.depth=THE_LAST
+#   --cfg-options preset=boxed_finish load_from=THE_LAST
 presets = dict(
     boxed={
         'train_cfg.max_iters': 5000,
@@ -116,30 +113,14 @@ presets = dict(
         'param_scheduler.1.end': 5000,
         'param_scheduler.1.T_max': 4950,
     },
-    boxed_larger={
-        'train_dataloader.dataset.dataset.size': (112, 168),
-        'train_dataloader.dataset.dataset.seed': 7,
+    boxed_finish={
+        'train_dataloader.batch_size': 8,
+        'train_dataloader.dataset.dataset.size': (144, 216),
         'train_dataloader.dataset.pipeline.0.size': (112, 168),
-        'optim_wrapper.optimizer.lr': 0.012,
-        'optim_wrapper.optimizer.adam_lr': 6e-4,
-        'train_cfg.max_iters': 5000,
-        'train_cfg.val_interval': 1000,
-        'param_scheduler.1.end': 5000,
-        'param_scheduler.1.T_max': 4950,
-        'param_scheduler.1.eta_min_ratio': 0.2,
-    },
-    boxed_clips={
-        'train_dataloader.batch_size': 5,
-        'train_dataloader.dataset.dataset.num_frames': 8,
-        'train_dataloader.dataset.dataset.travel': 0.7,
-        'train_dataloader.dataset.dataset.size': (112, 168),
-        'train_dataloader.dataset.dataset.seed': 8,
-        'train_dataloader.dataset.pipeline.0.size': (112, 168),
-        'optim_wrapper.optimizer.lr': 0.003,
-        'optim_wrapper.optimizer.adam_lr': 2e-4,
-        'train_cfg.max_iters': 1500,
-        'train_cfg.val_interval': 500,
-        'param_scheduler.1.end': 1500,
-        'param_scheduler.1.T_max': 1450,
+        'optim_wrapper.optimizer.lr': 0.01,
+        'train_cfg.max_iters': 3000,
+        'train_cfg.val_interval': 3000,
+        'param_scheduler.1.end': 3000,
+        'param_scheduler.1.T_max': 2950,
     },
 )
