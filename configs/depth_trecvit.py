@@ -3,7 +3,8 @@
 #
 #   python tools/train.py configs/depth_trecvit.py
 #
-# Hardware and time: two CPU cores, about 15 minutes, 6 with bf16. docs/experiments.md has measured runs and says what is missing.
+# Hardware and time: two CPU cores, about 15 minutes, 6 with bf16. docs/experiments.md has measured runs and says what
+# is missing.
 
 _base_ = ['_base_/default_runtime.py']
 
