@@ -10,8 +10,9 @@ import torch
 
 from tests.inference.tiny import tiny_config, tiny_model
 from trecvit_dense import cli
-from trecvit_dense.cli.benchmark_rows import Case, products_of, ratios, set_path, table
+from trecvit_dense.cli.benchmark_rows import Case, in_precision, ratios, set_path, table
 from trecvit_dense.cli.benchmark_sweep import curves, growth, parse, spread
+from trecvit_dense.engine.limits import find_products
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_a_sweep_and_its_picture(config: Path, tmp_path: Path, capsys) -> None:
 def test_half_precision_has_a_limit_of_its_own() -> None:
     layer = torch.nn.Linear(8, 5)
     for precision, dtype in ((None, torch.float32), ('int8', torch.float32), ('bf16', torch.bfloat16)):
-        ((product, count),) = products_of(lambda: layer(torch.rand(6, 8)), precision).items()
+        ((product, count),) = in_precision(find_products(lambda: layer(torch.rand(6, 8))), precision).items()
         assert (product.dtype, product.sizes, count) == (dtype, (6, 8, 5), 1)
 
 

@@ -125,6 +125,8 @@ def test_a_camera_that_stands_still_shows_nothing():
     grey, *_ = rendered(camera=0.0, travel=None)
     found, _ = MotionParallax()(grey, (24, 32), RecurrentState())
     assert found.trust.mean() < 0.1
+    middle = found.log_inverse.flatten(2).median(2).values[..., None, None]
+    assert (found.trust * (found.log_inverse - middle)).abs().mean() < 0.1
 
 
 def test_first_frame_knows_nothing():

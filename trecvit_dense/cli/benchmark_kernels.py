@@ -89,8 +89,8 @@ def measure(loads: dict[str | None, Any], rounds: int, device: str, *, limit: bo
     """One row per load, by precision, plain first: first call, shortest later one, difference from plain outputs."""
     import torch
 
-    from trecvit_dense.cli.benchmark_rows import products_of
-    from trecvit_dense.engine.limits import limit_of, measure_limit
+    from trecvit_dense.cli.benchmark_rows import in_precision
+    from trecvit_dense.engine.limits import find_products, limit_of, measure_limit
     from trecvit_dense.engine.measuring import seconds_of
 
     first, times, states = {}, {name: [] for name in loads}, {}
@@ -112,10 +112,11 @@ def measure(loads: dict[str | None, Any], rounds: int, device: str, *, limit: bo
         for name in loads
     ]
     if limit:
-        products, rates = {name: products_of(calls[None], name) for name in loads}, {}
-        for found in products.values():
+        plain, rates = find_products(calls[None]), {}
+        products = [in_precision(plain, name) for name in loads]
+        for found in products:
             measure_limit(found, device, known=rates)
-        for row, found in zip(rows, products.values(), strict=True):
+        for row, found in zip(rows, products, strict=True):
             most = limit_of(found, rates)
             row |= dict(
                 gflops_per_s=most.flops / row['ms'] / 1e6,

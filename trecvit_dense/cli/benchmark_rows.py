@@ -134,7 +134,10 @@ def measure(
         return row, {}
     shortest_step = min(cpu_times if counts_cpu_time(device) else times)
     calls = dict(step=(shortest_step, lambda: load.step(load.start())), clip=(min(clips), load.whole))
-    timings = {name: Timing(seconds, products_of(call, PATHS[case.path])) for name, (seconds, call) in calls.items()}
+    timings = {
+        name: Timing(seconds, in_precision(find_products(call), PATHS[case.path]))
+        for name, (seconds, call) in calls.items()
+    }
     for timing in timings.values():
         measure_limit(timing.products, device, known=rates)
     return row, timings
@@ -179,12 +182,11 @@ def time_steps(load: Load, steps: int) -> tuple[list[float], list[float], Any]:
     return times, cpu_times, state
 
 
-def products_of(call: Callable[[], Any], precision: str | None) -> Counter[Product]:
-    """The matrix products of a call, in a precision of :func:`speed_up`; 8 bits are held against float32."""
-    found = find_products(call)
+def in_precision(products: Counter[Product], precision: str | None) -> Counter[Product]:
+    """The same matrix products in a precision of :func:`speed_up`; 8 bits are held against float32."""
     if precision != 'bf16':
-        return found
-    return Counter({replace(product, dtype=torch.bfloat16): count for product, count in found.items()})
+        return products
+    return Counter({replace(product, dtype=torch.bfloat16): count for product, count in products.items()})
 
 
 def timed(function: Callable[[], Any], device: str) -> tuple[float, Any]:
