@@ -25,7 +25,7 @@ model = dict(
             scales=(4, 8, 16, 32),
             widths=(96, 192, 384, 512),
             parallax=dict(),
-            steadiness=0.7,
+            steadiness=0.8,
             confidence=True,
         )
     ),

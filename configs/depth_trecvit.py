@@ -34,7 +34,7 @@ model = dict(
             scales=(4, 8, 16, 32),
             widths=(32, 64, 128, 192),
             parallax=dict(),
-            steadiness=0.7,
+            steadiness=0.8,
             context=dict(stride=16, depth=2, num_heads=4),
             encode=True,
             confidence=True,

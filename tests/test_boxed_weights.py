@@ -19,7 +19,7 @@ from trecvit_dense.structures import PointTracks, VideoSample
 
 def test_they_are_small_and_have_a_card() -> None:
     files = list(BOXED.parent.glob('*.safetensors'))
-    assert sum(file.stat().st_size for file in files) <= 16 * 2**20
+    assert sum(file.stat().st_size for file in files) <= 16_000_000
     card = json.loads(BOXED.with_suffix('.json').read_text())
     assert {'data', 'commands', 'hours', 'hardware', 'scores', 'limits', 'licence', 'model'} <= set(card)
     assert sum(p.numel() for p in load_model('boxed').parameters()) == card['parameters']

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from trecvit_dense.models.heads.base import DepthOutput
 from trecvit_dense.models.heads.depth import DPTDepthHead
 from trecvit_dense.models.layers.dense_fusion import assign_levels
+from trecvit_dense.models.layers.depth_filter import DepthFilter
 from trecvit_dense.models.layers.motion_parallax import Parallax
 from trecvit_dense.structures import DepthMap, FeatureLevel, Features, RecurrentState, VideoSample
 
@@ -82,7 +83,7 @@ def test_every_backbone_and_no_idle_parameter(strides, options):
     assert all(torch.isfinite(value) for value in losses.values())
     assert {key.split('.')[0] for key in state} == ({'context'} if options else set())
     _, state = head.eval()(features, RecurrentState(), SIZE)
-    assert {key.split('.')[0] for key in state} == ({'parallax', 'context', 'level', 'steady'} if options else set())
+    assert {key.split('.')[0] for key in state} == ({'parallax', 'context', 'filter'} if options else set())
 
 
 def test_step_equals_clip():
@@ -103,19 +104,18 @@ def test_step_equals_clip():
 
 @torch.no_grad()
 @pytest.mark.parametrize(('kind', 'sign'), [('disparity', 1), ('depth', -1)])
-@pytest.mark.parametrize('share', [0.0, 0.4, 1.0])
-def test_relief_from_motion_has_its_share(kind, sign, share, monkeypatch):
-    """Of one frame, where nothing is to be averaged: looks and motion at one level, as far as motion is trusted."""
-    head = make_head((4, 16), parallax=dict(), kind=kind, motion_share=share).eval()
-    features, found = make_features((4, 16), time=1), make_parallax(time=1)
+def test_what_the_filter_says_is_the_answer(kind, sign, monkeypatch):
+    """It works on the logarithm of inverse depth; metres are the other way round."""
+    head = make_head((4, 16), parallax=dict(), kind=kind, motion_share=0.7, steadiness=0.5).eval()
+    features, found = make_features((4, 16)), make_parallax()
     monkeypatch.setattr(head.parallax, 'forward', lambda *_: (found, RecurrentState()))
-    output, _ = head(features, RecurrentState(), SIZE)
+    output, state = head(features, RecurrentState(), SIZE)
     head.parallax = None
     looks = sign * head(features, RecurrentState(), SIZE)[0].log_values
-    apart = (found.trust * (looks - found.log_inverse)).sum((2, 3)) / found.trust.sum((2, 3))
-    wanted = torch.lerp(looks, found.log_inverse + apart[..., None, None], share * found.trust)
+    wanted, memory = DepthFilter(0.7, 0.5)(looks, found, RecurrentState())
     torch.testing.assert_close(output.log_values, sign * wanted)
-    assert share == 0 or (sign * output.log_values - looks).abs().max() > 0.05
+    torch.testing.assert_close(state['filter.values'], memory['values'])
+    assert (wanted - looks).abs().max() > 0.05
 
 
 def test_training_teaches_looks_alone(monkeypatch):
@@ -124,58 +124,6 @@ def test_training_teaches_looks_alone(monkeypatch):
     monkeypatch.setattr(head.parallax, 'forward', lambda *_: pytest.fail('not in training'))
     output, state = head.train()(make_features((4, 16)), RecurrentState(), SIZE)
     assert output.log_values.requires_grad and not any(key.startswith('parallax') for key in state)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize('kind', ['disparity', 'depth'])
-def test_the_unit_of_motion_does_not_matter(kind, monkeypatch):
-    """A world twice as large, or a unit half as long: one and the same answer."""
-    head, found = make_head((4, 16), parallax=dict(), kind=kind).eval(), make_parallax()
-    monkeypatch.setattr(head.parallax, 'forward', lambda *_: (found, RecurrentState()))
-    wanted, _ = head(make_features((4, 16)), RecurrentState(), SIZE)
-    found.log_inverse = found.log_inverse + 0.7
-    output, _ = head(make_features((4, 16)), RecurrentState(), SIZE)
-    torch.testing.assert_close(output.log_values, wanted.log_values)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(('kind', 'sign'), [('disparity', 1), ('depth', -1)])
-def test_the_level_follows_motion_and_averages_looks(kind, sign, monkeypatch):
-    """Looks differ from frame to frame; the level goes where motion goes, around what looks said on average."""
-    time, grid = 40, (12, 16)
-    head = make_head((4, 16), parallax=dict(), kind=kind, motion_share=0.0).eval()
-    noise = torch.randn(1, time, 1, 1, generator=torch.Generator().manual_seed(2))
-    way = torch.linspace(0, 1.5, time).view(1, time, 1, 1).expand(1, time, *grid)
-    flat = torch.zeros(1, time, *grid)
-    found = Parallax(way, flat + 1, torch.zeros(1, time, *grid, 2), flat, flat)
-    monkeypatch.setattr(head.parallax, 'forward', lambda *_: (found, RecurrentState()))
-    said = (sign * (2 + way + 0.3 * noise)).expand(1, time, *grid)
-    monkeypatch.setattr(head.out, 'forward', lambda maps: said.flatten(0, 1)[:, None])
-    output, _ = head(make_features((4, 16), batch=1, time=time), RecurrentState(), SIZE)
-    level = sign * output.log_values.mean((2, 3))[0]
-    apart = level - way[0, :, 0, 0]
-    assert apart[10:].std() < 0.08 < 0.25 < 0.3 * noise.std() and apart[10:].mean() == pytest.approx(2, abs=0.15)
-    found.trust = flat
-    output, _ = head(make_features((4, 16), batch=1, time=time), RecurrentState(), SIZE)
-    torch.testing.assert_close(output.log_values, said.clamp(*head.log_limits))  # nothing is known: looks alone
-
-
-@torch.no_grad()
-def test_steadiness_holds_what_can_be_followed():
-    """Answers that differ at random from frame to frame differ less, and what cannot be followed is left alone."""
-    head = make_head((4, 16), parallax=dict(), steadiness=0.8).eval()
-    found = make_parallax(time=6)
-    y, x = torch.meshgrid(torch.arange(12), torch.arange(16), indexing='ij')
-    place = torch.stack([(2 * x + 1) / 16 - 1, (2 * y + 1) / 12 - 1], -1)
-    found.source = place.expand(2, 6, 12, 16, 2)
-    found.nearer = torch.zeros_like(found.nearer)  # nothing moves
-    found.follows = torch.ones_like(found.follows)
-    values = torch.randn(2, 6, 12, 16, generator=torch.Generator().manual_seed(0))
-    steady = head._steady(values, found, None)
-    torch.testing.assert_close(steady[:, 0], values[:, 0])
-    assert steady.diff(dim=1).abs().mean() < 0.3 * values.diff(dim=1).abs().mean()
-    found.follows = torch.zeros_like(found.follows)
-    torch.testing.assert_close(head._steady(values, found, None), values)
 
 
 def test_truth_of_another_size_is_the_same_truth():

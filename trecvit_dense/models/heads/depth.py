@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trecvit_dense.models.layers.context_blocks import ContextBlocks
 from trecvit_dense.models.layers.dense_fusion import PyramidFusion, Reassemble
-from trecvit_dense.models.layers.motion_parallax import MotionParallax, Parallax
+from trecvit_dense.models.layers.depth_filter import DepthFilter
+from trecvit_dense.models.layers.motion_parallax import MotionParallax
 from trecvit_dense.models.losses.depth_criterion import DepthCriterion
 from trecvit_dense.registry import MODELS
 from trecvit_dense.structures import DepthPrediction, Features, RecurrentState, VideoSample
@@ -21,7 +21,6 @@ from trecvit_dense.structures import DepthPrediction, Features, RecurrentState, 
 from .base import DepthOutput, Head
 
 KINDS = ('disparity', 'depth')
-_LEVEL_FRAMES = 20.0  # of full trust, over which the level is averaged at most
 
 
 @MODELS.register_module()
@@ -33,16 +32,16 @@ class DPTDepthHead(Head):
     motion, in closed form, what moves how far and how that changes (see
     :class:`trecvit_dense.models.layers.motion_parallax.MotionParallax`). Nothing of that is trained, and in training it
     is left out. What is steady through time is so because the state carries it: that of the backbone, that of
-    ``context``, the map of depth from motion, and the level on which both agree.
+    ``context``, the map of depth from motion, and the last answer.
 
     Args:
         kind: ``'disparity'``: one over depth, relative; ``'depth'``: metres.
         scales: Strides of the maps that are fused, ascending; the output has the first one.
         widths: Channels of each, or one number for all.
         parallax: Options of :class:`.MotionParallax`; None: looks alone.
-        motion_share: With ``parallax``, how far relief from motion counts where it is trusted; looks are the rest.
-        steadiness: With ``parallax``, the share of every value that is carried over from the last frame where that can
-            be followed; 0 answers every frame by itself.
+        motion_share: With ``parallax``, how far relief from motion counts where it is trusted and agrees with looks.
+        steadiness: With ``parallax``, the greatest share of a value that is carried over from the last frame where it
+            can be followed; 0 carries the level alone (see :class:`.DepthFilter`).
         context: ``dict(stride=..., depth=2, num_heads=4)``: TRecViT blocks of the head's own at one scale
             (:class:`trecvit_dense.models.layers.context_blocks.ContextBlocks`); None: none.
         encode: Carry fine maps down to coarse ones first (see :class:`.PyramidFusion`): for backbones that stay as they
@@ -71,7 +70,7 @@ class DPTDepthHead(Head):
         scales: Sequence[int] = (4, 8, 16, 32),
         widths: int | Sequence[int] = 128,
         parallax: dict[str, Any] | None = None,
-        motion_share: float = 0.3,
+        motion_share: float = 0.6,
         steadiness: float = 0.0,
         context: dict[str, int] | None = None,
         encode: bool = False,
@@ -90,10 +89,6 @@ class DPTDepthHead(Head):
             raise ValueError(f"kind is '{kind}'; wanted {' or '.join(map(repr, KINDS))}")
         if not 0 < min_depth_m < max_depth_m:
             raise ValueError(f'depth between {min_depth_m} and {max_depth_m} m; wanted two numbers, the smaller first')
-        if not 0 <= steadiness < 1:
-            raise ValueError(f'steadiness is {steadiness}; wanted a share from 0 to below 1')
-        if not 0 <= motion_share <= 1:
-            raise ValueError(f'motion_share is {motion_share}; wanted a share from 0 to 1')
         widths = [widths] * len(scales) if isinstance(widths, int) else list(widths)
         self.kind, self.canonical_focal_px = kind, canonical_focal_px
         # Disparity has no unit, but beyond this exp means nothing.
@@ -111,7 +106,7 @@ class DPTDepthHead(Head):
         self.scales, self.stride = tuple(scales), int(scales[0])
         self.reassemble = Reassemble(backbone_channels, backbone_strides, scales=self.scales, widths=widths)
         self.parallax = None if parallax is None else MotionParallax(**parallax)
-        self.motion_share, self.steadiness = motion_share, steadiness
+        self.filter = DepthFilter(motion_share, steadiness)
         self.context_index, self.context = None, None
         if context is not None:
             options = dict(context)
@@ -156,46 +151,13 @@ class DPTDepthHead(Head):
         if self.reads_grey:
             found, memory = self.parallax(features.grey, tuple(values.shape[-2:]), state.scope('parallax'))
             new_state.put('parallax', memory)
-            values, new_state['level'] = self._join(values, found, state.get('level'))
-            if self.steadiness:
-                values = self._steady(values, found, state.get('steady'))
-                new_state['steady'] = values[:, -1]
+            sign = 1 if self.kind == 'disparity' else -1
+            values, memory = self.filter(sign * values, found, state.scope('filter'))
+            new_state.put('filter', memory)
+            values = sign * values
         values = values.clamp(*self.log_limits)
         confidence = decoded[:, :, 1] if decoded.shape[2] > 1 else None
         return DepthOutput(values, self.kind, self.stride, confidence), new_state
-
-    def _join(self, looks: Tensor, found: Parallax, memory: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``looks (B, T, h, w)`` and depth from motion as one, and the new ``memory (B, 2)``.
-
-        Motion has no unit. By how much looks lie above it is averaged over the frames so far, which is the first number
-        of ``memory``; the second says over how many. That average, and motion, give a frame its level.
-        """
-        sign = 1 if self.kind == 'disparity' else -1
-        looks, known = sign * looks, found.trust.mean((2, 3))  # (B, T)
-        total = found.trust.sum((2, 3)).clamp(min=1e-6)
-        apart = (found.trust * (looks - found.log_inverse)).sum((2, 3)) / total
-        above, frames = (looks.new_zeros(len(looks), 2) if memory is None else memory).unbind(1)
-        levels = []
-        for weight, now in zip(known.unbind(1), apart.unbind(1), strict=True):
-            frames = frames.clamp(max=_LEVEL_FRAMES) + weight
-            above = above + weight / frames.clamp(min=1e-6) * (now - above)
-            levels.append(above)
-        level = torch.stack(levels, 1)
-        looks = looks + (known / (known + 0.05) * (level - apart))[..., None, None]
-        joined = torch.lerp(looks, found.log_inverse + level[..., None, None], self.motion_share * found.trust)
-        return sign * joined, torch.stack([above, frames], 1)
-
-    def _steady(self, values: Tensor, found: Parallax, last: Tensor | None) -> Tensor:
-        """Every frame of ``values (B, T, h, w)`` blended with the one before it, which is carried along."""
-        last, steady = values[:, 0] if last is None else last, []
-        sign = 1 if self.kind == 'disparity' else -1
-        for step, value in enumerate(values.unbind(1)):
-            place = found.source[:, step].clamp(-1, 1)
-            carried = F.grid_sample(last[:, None], place, padding_mode='border', align_corners=False)[:, 0]
-            carried = carried + sign * found.nearer[:, step]
-            last = torch.lerp(value, carried, self.steadiness * found.follows[:, step])
-            steady.append(last)
-        return torch.stack(steady, 1)
 
     # -------------------------------------------------------------------------------------------------- loss
 

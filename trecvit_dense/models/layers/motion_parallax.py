@@ -44,6 +44,10 @@ class Parallax:
     nearer: Tensor
     follows: Tensor
 
+    def at(self, step: int) -> Parallax:
+        """Of one frame, without T."""
+        return Parallax(*(getattr(self, part.name)[:, step] for part in fields(self)))
+
 
 class MotionParallax(nn.Module):
     """Depth from motion, frame after frame, with a state of constant size.
