@@ -3,8 +3,9 @@
 #   python tools/train.py configs/multitask_trecvit.py
 #   python tools/demo.py all VIDEO --grid 12 --box 120,80,320,240 --out all.mp4
 #
-# Hardware and time: two CPU cores; docs/experiments.md has measured runs, beside the three models with one head each.
-# Expected: see there; flat layers teach points and masks, ray-cast scenes also depth.
+# Hardware and time: one CPU core with bf16, 28 minutes. Metric: AJ 0.30, J&F 0.56, AbsRel 0.295 where a constant depth
+# has 0.327; docs/experiments.md has the three models with one head each beside it. Flat layers teach points and masks,
+# ray-cast scenes also depth, which needs more steps than these.
 
 _base_ = ['_base_/default_runtime.py']
 

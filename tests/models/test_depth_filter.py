@@ -80,17 +80,29 @@ def test_the_unit_of_motion_does_not_matter():
     torch.testing.assert_close(DepthFilter()(looks, found, RecurrentState())[0], wanted)
 
 
+def moved_to_motion(apart: float, **options: float) -> float:
+    """By what part of the way looks have moved to motion that is ``apart`` everywhere; one frame, all of it known."""
+    error = options.pop('error', None)
+    looks, found = noise(1, 1, *GRID), still(1, trust=1.0)
+    found.log_inverse = looks + apart * torch.sign(noise(1, 1, *GRID, seed=3))
+    found.log_inverse -= (found.log_inverse - looks).mean()
+    error = None if error is None else torch.full((1, 1), error)
+    values, _ = DepthFilter(**options)(looks, found, RecurrentState(), error)
+    return ((values - looks).norm() / (found.log_inverse - looks).norm()).item()
+
+
 @pytest.mark.parametrize('share', [0.0, 0.6, 1.0])
 def test_relief_comes_from_motion_as_far_as_the_two_agree(share):
-    """One frame, known to the last cell: the closer motion is to looks, the nearer to its share it comes."""
-    looks, found, moved = noise(1, 1, *GRID), still(1, trust=1.0), []
-    for apart in (0.1, 1.0):
-        found.log_inverse = looks + apart * torch.sign(noise(1, 1, *GRID, seed=3))
-        found.log_inverse -= (found.log_inverse - looks).mean()
-        values, _ = DepthFilter(motion_share=share)(looks, found, RecurrentState())
-        moved.append(((values - looks).norm() / (found.log_inverse - looks).norm()).item())
-    assert moved[0] == pytest.approx(share / (1 + 0.1**2 / 0.25**2), abs=0.02)
-    assert moved[1] == pytest.approx(share / (1 + 1 / 0.25**2), abs=0.02)
+    assert moved_to_motion(0.02, motion_share=share) == pytest.approx(share, abs=0.02)
+    assert moved_to_motion(0.235, motion_share=share) == pytest.approx(share / 2, abs=0.02)
+    assert moved_to_motion(2.0, motion_share=share) == pytest.approx(0, abs=0.02)
+
+
+def test_looks_that_are_not_sure_give_way():
+    """What they expect to be off by says how much is to be made of a disagreement."""
+    moved = [moved_to_motion(0.3, error=error) for error in (0.0, 0.05, 0.14, 0.2)]
+    assert 0 <= moved[0] <= moved[1] < 0.02 < 0.2 < moved[2] < moved[3] - 0.15
+    assert moved_to_motion(0.3) == pytest.approx(moved[2])
 
 
 def test_a_still_camera_sees_the_mean_of_its_frames():

@@ -8,6 +8,7 @@ import torch
 from trecvit_dense.models.losses.depth_loss import (
     align_least_squares,
     confidence_loss,
+    expected_residual,
     gradient_loss,
     masked_mean,
     normalise,
@@ -85,6 +86,18 @@ def test_confidence_falls_where_residuals_are_large():
     logits = torch.zeros(1, 1, 1, 2, requires_grad=True)
     confidence_loss(residual, logits, valid).sum().backward()
     assert logits.grad[0, 0, 0, 0] < 0 < logits.grad[0, 0, 0, 1]
+
+
+def test_what_a_confidence_expects_is_the_residual_for_which_it_costs_least():
+    residual = torch.tensor([0.02, 0.1, 0.15, 3.0]).view(1, 1, 1, 4)
+    logits = torch.zeros(1, 1, 1, 4, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        confidence_loss(residual, logits, residual > 0).sum().backward()
+        optimizer.step()
+    wanted = torch.tensor([0.02, 0.1, 0.15, 0.2])  # no more than alpha can be said
+    torch.testing.assert_close(expected_residual(logits.detach()).flatten(), wanted, atol=0.002, rtol=0)
 
 
 @pytest.mark.parametrize('fill', [float('nan'), float('inf'), 0.0, -1e9])

@@ -12,6 +12,7 @@ from trecvit_dense.models.heads.depth import DPTDepthHead
 from trecvit_dense.models.layers.dense_fusion import assign_levels
 from trecvit_dense.models.layers.depth_filter import DepthFilter
 from trecvit_dense.models.layers.motion_parallax import Parallax
+from trecvit_dense.models.losses.depth_loss import expected_residual
 from trecvit_dense.structures import DepthMap, FeatureLevel, Features, RecurrentState, VideoSample
 
 SIZE = (48, 64)
@@ -105,14 +106,17 @@ def test_step_equals_clip():
 @torch.no_grad()
 @pytest.mark.parametrize(('kind', 'sign'), [('disparity', 1), ('depth', -1)])
 def test_what_the_filter_says_is_the_answer(kind, sign, monkeypatch):
-    """It works on the logarithm of inverse depth; metres are the other way round."""
-    head = make_head((4, 16), parallax=dict(), kind=kind, motion_share=0.7, steadiness=0.5).eval()
+    """It works on the logarithm of inverse depth (metres are the other way round), and hears how sure looks are."""
+    options = dict(confidence=True) if kind == 'depth' else dict()
+    head = make_head((4, 16), parallax=dict(), kind=kind, motion_share=0.7, steadiness=0.5, **options).eval()
     features, found = make_features((4, 16)), make_parallax()
     monkeypatch.setattr(head.parallax, 'forward', lambda *_: (found, RecurrentState()))
     output, state = head(features, RecurrentState(), SIZE)
     head.parallax = None
-    looks = sign * head(features, RecurrentState(), SIZE)[0].log_values
-    wanted, memory = DepthFilter(0.7, 0.5)(looks, found, RecurrentState())
+    alone = head(features, RecurrentState(), SIZE)[0]
+    looks, logits = sign * alone.log_values, alone.confidence_logits
+    error = None if logits is None else expected_residual(logits).mean((2, 3))
+    wanted, memory = DepthFilter(0.7, 0.5)(looks, found, RecurrentState(), error)
     torch.testing.assert_close(output.log_values, sign * wanted)
     torch.testing.assert_close(state['filter.values'], memory['values'])
     assert (wanted - looks).abs().max() > 0.05

@@ -15,6 +15,7 @@ from trecvit_dense.models.layers.dense_fusion import PyramidFusion, Reassemble
 from trecvit_dense.models.layers.depth_filter import DepthFilter
 from trecvit_dense.models.layers.motion_parallax import MotionParallax
 from trecvit_dense.models.losses.depth_criterion import DepthCriterion
+from trecvit_dense.models.losses.depth_loss import expected_residual
 from trecvit_dense.registry import MODELS
 from trecvit_dense.structures import DepthPrediction, Features, RecurrentState, VideoSample
 
@@ -39,7 +40,8 @@ class DPTDepthHead(Head):
         scales: Strides of the maps that are fused, ascending; the output has the first one.
         widths: Channels of each, or one number for all.
         parallax: Options of :class:`.MotionParallax`; None: looks alone.
-        motion_share: With ``parallax``, how far relief from motion counts where it is trusted and agrees with looks.
+        motion_share: With ``parallax``, how far relief from motion counts where it is trusted and agrees with looks;
+            with ``confidence``, looks that are not sure of themselves give way.
         steadiness: With ``parallax``, the greatest share of a value that is carried over from the last frame where it
             can be followed; 0 carries the level alone (see :class:`.DepthFilter`).
         context: ``dict(stride=..., depth=2, num_heads=4)``: TRecViT blocks of the head's own at one scale
@@ -70,7 +72,7 @@ class DPTDepthHead(Head):
         scales: Sequence[int] = (4, 8, 16, 32),
         widths: int | Sequence[int] = 128,
         parallax: dict[str, Any] | None = None,
-        motion_share: float = 0.6,
+        motion_share: float = 0.7,
         steadiness: float = 0.0,
         context: dict[str, int] | None = None,
         encode: bool = False,
@@ -148,15 +150,16 @@ class DPTDepthHead(Head):
             new_state.put('context', memory)
         decoded = self.out(self.fusion(maps)).unflatten(0, (batch, time)).float()  # (B, T, 1 or 2, h, w)
         values = decoded[:, :, 0]
+        confidence = decoded[:, :, 1] if decoded.shape[2] > 1 else None
         if self.reads_grey:
             found, memory = self.parallax(features.grey, tuple(values.shape[-2:]), state.scope('parallax'))
             new_state.put('parallax', memory)
             sign = 1 if self.kind == 'disparity' else -1
-            values, memory = self.filter(sign * values, found, state.scope('filter'))
+            error = None if confidence is None else expected_residual(confidence).mean((2, 3))
+            values, memory = self.filter(sign * values, found, state.scope('filter'), error)
             new_state.put('filter', memory)
             values = sign * values
         values = values.clamp(*self.log_limits)
-        confidence = decoded[:, :, 1] if decoded.shape[2] > 1 else None
         return DepthOutput(values, self.kind, self.stride, confidence), new_state
 
     # -------------------------------------------------------------------------------------------------- loss

@@ -21,7 +21,8 @@ from .motion_parallax import Parallax
 _PULL = 0.02  # of looks on the level, every frame
 _PULL_OF_NEW = 0.3  # and so much more where nothing of the last frame is seen
 _KNOWN = 0.02  # share of the frame that has to be known for a level to count half
-_APART = 0.25  # disagreement of looks and motion, in log depth, that halves the trust in motion
+_USUAL_ERROR = 0.14  # of looks that do not say, in log depth
+_APART = 12.0  # times the error of looks squared: disagreement with motion that halves the trust in motion
 _CLASH = 0.4  # disagreement with what was said before that halves what that is worth
 
 
@@ -38,7 +39,7 @@ class DepthFilter:
         ValueError: a share out of its range.
     """
 
-    motion_share: float = 0.6
+    motion_share: float = 0.7
     steadiness: float = 0.8
 
     def __post_init__(self) -> None:
@@ -47,26 +48,34 @@ class DepthFilter:
         if not 0 <= self.motion_share <= 1:
             raise ValueError(f'motion_share is {self.motion_share}; wanted a share from 0 to 1')
 
-    def __call__(self, looks: Tensor, found: Parallax, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+    def __call__(
+        self, looks: Tensor, found: Parallax, state: RecurrentState, error: Tensor | None = None
+    ) -> tuple[Tensor, RecurrentState]:
         """Advance by the T frames of ``looks (B, T, h, w)``, log inverse depth.
 
-        The state holds the last answer, ``values (B, h, w)``, and of how many frames each is the mean, ``frames``.
+        ``error (B, T)`` is how far looks expect to be off, in log depth: the further, the more a motion counts that
+        disagrees with them; None: 0.14. The state holds the last answer, ``values (B, h, w)``, and of how many frames
+        each is the mean, ``frames``.
         """
         values = state.get('values', looks[:, 0])
         frames = state.get('frames', torch.zeros_like(values))
+        if error is None:
+            error = looks.new_full(looks.shape[:2], _USUAL_ERROR)
         answers = []
-        for step, look in enumerate(looks.unbind(1)):
-            values, frames = self._advance(look, found.at(step), values, frames)
+        for step, (look, off) in enumerate(zip(looks.unbind(1), error.unbind(1), strict=True)):
+            values, frames = self._advance(look, off, found.at(step), values, frames)
             answers.append(values)
         return torch.stack(answers, 1), RecurrentState(values=values, frames=frames)
 
-    def _advance(self, look: Tensor, seen: Parallax, last: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def _advance(
+        self, look: Tensor, off: Tensor, seen: Parallax, last: Tensor, frames: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Answer ``(B, h, w)`` and of how many frames it is the mean."""
         carried, frames = _carry(last, frames, seen, self.steadiness / (1 - self.steadiness))
         look, motion = _level(look, carried, seen)
         apart = torch.lerp(look, carried, frames / (frames + 1)) - motion
-        apart = _mean(apart.square(), seen.trust)[:, None, None]
-        now = torch.lerp(look, motion, self.motion_share * seen.trust / (1 + apart / _APART**2))
+        doubt = _mean(apart.square(), seen.trust) / (_APART * off.clamp(min=0.01).square()).square()
+        now = torch.lerp(look, motion, self.motion_share * seen.trust / (1 + doubt[:, None, None]))
         frames = frames / (1 + ((carried - now) / _CLASH).square())
         return torch.lerp(now, carried, frames / (frames + 1)), frames + 1
 

@@ -113,6 +113,12 @@ def confidence_loss(residual: Tensor, logits: Tensor, valid: Tensor, *, alpha: f
     return masked_mean(residual.abs() * price.exp() - alpha * price, valid)
 
 
+def expected_residual(logits: Tensor, *, alpha: float = 0.2) -> Tensor:
+    """The residual that ``logits`` of :func:`confidence_loss` expect: ``c = alpha / |residual|`` costs least; at most
+    ``alpha``."""
+    return alpha * torch.sigmoid(-logits)
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of every clip over ``mask``, ``(B,)``; zero, with a gradient of zero, where it is empty."""
     return torch.where(mask, values, 0).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1)
