@@ -10,7 +10,7 @@ _base_ = ['_base_/default_runtime.py']
 
 model = dict(
     type='VideoPerceiver',
-    data_preprocessor=dict(type='VideoPreprocessor', max_side=192, pad_multiple=16),
+    data_preprocessor=dict(type='VideoPreprocessor', max_side=224, pad_multiple=16),
     freeze=('backbone',),
     backbone=dict(
         type='TRecViT',

@@ -11,7 +11,9 @@ _base_ = ['_base_/default_runtime.py']
 
 model = dict(
     type='VideoPerceiver',
-    data_preprocessor=dict(type='VideoPreprocessor', max_side=384, alone=dict(depth=192), pad_multiple=16),
+    data_preprocessor=dict(
+        type='VideoPreprocessor', max_side=384, alone=dict(depth=224), beside=dict(depth=320), pad_multiple=16
+    ),
     backbone=dict(
         type='TRecViT',
         embed_dim=128,

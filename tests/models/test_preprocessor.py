@@ -48,6 +48,24 @@ def test_one_task_alone_may_have_a_size_of_its_own() -> None:
         VideoPreprocessor(alone=dict(depth=0))
 
 
+def test_a_task_beside_others_may_want_smaller_frames() -> None:
+    clip, options = _clip(48, 96), dict(alone=dict(depth=32), beside=dict(depth=48, points=60))
+    preprocessor = VideoPreprocessor(max_side=64, **options)
+    for tasks, longer in (
+        ((), 64),
+        (('depth',), 32),
+        (('points',), 64),
+        (('points', 'masks'), 60),
+        (('points', 'masks', 'depth'), 48),
+    ):
+        assert preprocessor.prepare(clip, tasks)[0].shape[-2:] == (longer // 2, longer)
+    unlimited = VideoPreprocessor(**options)
+    assert unlimited.prepare(clip, ('masks', 'classification'))[0].shape[-2:] == (48, 96)
+    assert unlimited.prepare(clip, ('masks', 'depth'))[0].shape[-2:] == (24, 48)
+    with pytest.raises(ValueError, match='beside is'):
+        VideoPreprocessor(beside=dict(depth=0))
+
+
 def test_min_side_enlarges_in_proportion() -> None:
     preprocessor = VideoPreprocessor(min_side=64, max_side=80)
     video, scale = preprocessor.prepare(_clip(16, 32))

@@ -22,8 +22,9 @@ class VideoPreprocessor(BaseDataPreprocessor):
     Args:
         input_size: ``(H, W)`` to which every frame is stretched, or None to keep the size (TAP-Vid: 256 x 256).
         max_side: Larger frames are reduced, in proportion, until neither side exceeds this; None: never.
-        alone: Task to ``max_side`` where that task alone is asked for, ``dict(depth=192)``: what is learnt from small
+        alone: Task to ``max_side`` where that task alone is asked for, ``dict(depth=224)``: what is learnt from small
             frames is best on such.
+        beside: Task to the most that ``max_side`` may be where that task is asked for beside others: a compromise.
         min_side: Smaller frames are enlarged, in proportion, until the longer side reaches this; None: never.
         value_range: ``'unit'``: RGB in [0, 1] (TRecViT); ``'signed'``: [-1, 1] (TAPNext); ``'imagenet'``: [0, 1] less
             the mean of ImageNet's pixels, over their standard deviation (Mobile-Former).
@@ -38,6 +39,7 @@ class VideoPreprocessor(BaseDataPreprocessor):
         max_side: int | None = None,
         min_side: int | None = None,
         alone: dict[str, int] | None = None,
+        beside: dict[str, int] | None = None,
         value_range: str = 'unit',
         pad_multiple: int = 1,
         batch_augments: Sequence[dict] = (),
@@ -51,9 +53,11 @@ class VideoPreprocessor(BaseDataPreprocessor):
         self.input_size = tuple(input_size) if input_size is not None else None
         if min_side and max_side and min_side > max_side:
             raise ValueError(f'min_side {min_side} exceeds max_side {max_side}')
-        if min(alone.values() if alone else [1]) < 1:
-            raise ValueError(f'alone is {dict(alone)}; wanted pixels, at least 1, by task')
-        self.max_side, self.min_side, self.alone = max_side, min_side, dict(alone or {})
+        for name, sides in (('alone', alone), ('beside', beside)):
+            if sides and min(sides.values()) < 1:
+                raise ValueError(f'{name} is {dict(sides)}; wanted pixels, at least 1, by task')
+        self.max_side, self.min_side = max_side, min_side
+        self.alone, self.beside = dict(alone or {}), dict(beside or {})
         self.value_range = value_range
         self.pad_multiple = pad_multiple
         self.batch_augments = [MODELS.build(augment) for augment in batch_augments]
@@ -91,6 +95,8 @@ class VideoPreprocessor(BaseDataPreprocessor):
         limit, least = self.max_side, max(longer, self.min_side or longer)
         if len(tasks) == 1 and tasks[0] in self.alone:
             limit, least = self.alone[tasks[0]], longer
+        elif len(tasks) > 1:
+            limit = min((side for side in (limit, *map(self.beside.get, tasks)) if side), default=None)
         wanted = min(least, limit or least)
         return max(round(height * wanted / longer), 1), max(round(width * wanted / longer), 1)
 
