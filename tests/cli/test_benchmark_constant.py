@@ -15,6 +15,7 @@ from trecvit_dense.cli.benchmark_constant import Stream, compare, equal, powers,
 from trecvit_dense.structures import RecurrentState
 
 QUICK = ('--young', 2, '--old', 5, '--rounds', 2, '--frames', 1, '--many-points', 2, '--points', 3, '--repeats', 1)
+QUICK += ('--system-malloc',)  # it would concern every test of this process
 
 
 @pytest.fixture
@@ -40,6 +41,14 @@ def test_a_stream_has_its_lines(config: Path, tmp_path: Path, capsys) -> None:
     points = next(bar for what, bar in bars.items() if what.startswith('power of points in operations'))
     assert points['ratio'] == pytest.approx(1, abs=0.02) and points['holds']
     assert found['tasks'] == ['points'] and 'median time of 2 interleaved steps' in printed
+
+
+@pytest.mark.parametrize('given', [True, False])
+def test_freed_memory_is_kept_unless_told_otherwise(given: bool, config: Path, tmp_path: Path, monkeypatch) -> None:
+    asked, out = [], tmp_path / 'constant.json'
+    monkeypatch.setattr('trecvit_dense.inference.keep_freed_memory', lambda: asked.append(1) is None)
+    assert run(config, *(QUICK if given else QUICK[:-1]), '--out', out) == 0
+    assert len(asked) == (not given) and json.loads(out.read_text())['kept'] is not given
 
 
 def test_every_head_can_stream(config: Path, tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ and one from the old state take turns, so that a busy machine slows both alike. 
 peak of memory during a step (of tensors, counted; of the process; of the device on CUDA) and the median time.
 
 Then the powers of T and of the number of points that fit the cost of a clip over a decade. For points, that is what the
-points beyond the first one add; operations are counted, times are the shortest of several.
+points beyond the first one add; operations are counted, times are the shortest of several turns. The process keeps the
+memory that it frees (:func:`trecvit_dense.inference.keep_freed_memory`), as a program that follows many points should:
+the larger its tensors are, the more of them the C library hands back, and fetching that again is what would grow faster
+than the points.
 
 Without MODEL (a config or a checkpoint) the weights in the box follow 16 points on frames of 32 px: about three minutes
 of one core for 10,000 frames. ``--tasks`` and ``--size`` run other heads and sizes.
@@ -17,6 +20,7 @@ import argparse
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--rounds', type=int, default=200, help='timed steps of each')
     parser.add_argument('--frames', type=int, default=4, help='growth is fitted from these to ten times as many')
     parser.add_argument('--many-points', type=int, default=64, help='likewise')
-    parser.add_argument('--repeats', type=int, default=5, help='the shortest of these counts as the time of a clip')
+    parser.add_argument('--repeats', type=int, default=20, help='the shortest of these counts as the time of a clip')
     parser.add_argument('--device', default='auto')
     parser.add_argument('--threads', type=int, default=1, help='CPU threads; with one, times are CPU time')
     parser.add_argument('--out', type=Path, metavar='FILE', help='also write the lines as json')
+    parser.add_argument(
+        '--system-malloc', action='store_true', help='let the C library hand freed memory back, as it does by itself'
+    )
     add_cfg_options(parser)
 
 
@@ -70,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from trecvit_dense.cli import benchmark
     from trecvit_dense.engine.runner import versions
+    from trecvit_dense.inference import keep_freed_memory
     from trecvit_dense.io.atomic import write_json
 
     parser = make_parser(__doc__)
@@ -83,11 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     stream = Stream(model, args, device)
     about = versions()
     say(f'{args.model}: {", ".join(model.tasks)}, {stream.size[0]}x{stream.size[1]} input, {args.points} points')
-    say(f'torch {about["torch"]}, {about["device"]}, running on {device}')
+    kept = not args.system_malloc and keep_freed_memory()
+    memory_is = 'kept' if kept else 'handed back'
+    say(f'torch {about["torch"]}, {about["device"]}, running on {device}; freed memory is {memory_is}')
     with torch.inference_mode():
         bars = compare(stream, args) + growth(stream, args)
     if args.out is not None:
-        what = dict(model=args.model, tasks=list(model.tasks), size=stream.size, points=args.points)
+        what = dict(model=args.model, tasks=list(model.tasks), size=stream.size, points=args.points, kept=kept)
         write_json(args.out, dict(about, **what, young=args.young, old=args.old, bars=[asdict(bar) for bar in bars]))
     print(table(bars, args.young, args.old))
     return 0
@@ -208,24 +218,34 @@ def interleave(calls: Sequence[Callable[[], Any]], args: argparse.Namespace, str
 
 def growth(stream: Stream, args: argparse.Namespace) -> list[Bar]:
     """Operations and time of a clip against its frames, and of a step against its points."""
-    from trecvit_dense.engine.limits import find_products
-    from trecvit_dense.engine.measuring import shortest
-
-    def cost(length: int, points: int) -> tuple[int, float]:
-        products = find_products(lambda: stream.step(stream.start(points), 0, length))
-        state = stream.start(points)
-        seconds = shortest(lambda: stream.step(state, 0, length), stream.device, repeats=args.repeats)
-        return sum(count * product.flops for product, count in products.items()), seconds
-
     lengths = [args.frames * part for part in _DECADE]
-    costs = [cost(length, args.points) for length in lengths]
-    bars = powers('frames', lengths, costs)
+    bars = powers('frames', lengths, costs(stream, [(length, args.points) for length in lengths], args.repeats))
     if 'points' not in stream.model.tasks:
         return bars
     counts = [args.many_points * part for part in _DECADE]
-    first, *costs = [cost(1, count) for count in (1, *counts)]
-    added = [(flops - first[0], seconds - first[1]) for flops, seconds in costs]
+    first, *others = costs(stream, [(1, count) for count in (1, *counts)], args.repeats)
+    added = [(flops - first[0], seconds - first[1]) for flops, seconds in others]
     return bars + powers('points', [count - 1 for count in counts], added)
+
+
+def costs(stream: Stream, clips: Sequence[tuple[int, int]], repeats: int) -> list[tuple[int, float]]:
+    """Operations and seconds of steps of so many frames with so many points.
+
+    They take turns, so that what disturbs for a while disturbs all of them; the shortest of each counts. In its turn
+    each runs once before it is timed, since a stream follows the same number of points from frame to frame.
+    """
+    from trecvit_dense.engine.limits import find_products
+    from trecvit_dense.engine.measuring import seconds_of
+
+    runs = [partial(stream.step, stream.start(points), 0, length) for length, points in clips]
+    operations = [sum(count * product.flops for product, count in find_products(run).items()) for run in runs]
+
+    def again(run: Callable[[], Any]) -> float:
+        run()
+        return seconds_of(run, stream.device)
+
+    turns = [[again(run) for run in runs] for _ in range(repeats)]
+    return list(zip(operations, map(min, zip(*turns, strict=True)), strict=True))
 
 
 def powers(name: str, sizes: Sequence[int], costs: Sequence[tuple[float, float]]) -> list[Bar]:
