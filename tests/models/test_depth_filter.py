@@ -80,14 +80,13 @@ def test_the_unit_of_motion_does_not_matter():
     torch.testing.assert_close(DepthFilter()(looks, found, RecurrentState())[0], wanted)
 
 
-def moved_to_motion(apart: float, **options: float) -> float:
+def moved_to_motion(apart: float, *, error: float | None = None, **options: float) -> float:
     """By what part of the way looks have moved to motion that is ``apart`` everywhere; one frame, all of it known."""
-    error = options.pop('error', None)
     looks, found = noise(1, 1, *GRID), still(1, trust=1.0)
     found.log_inverse = looks + apart * torch.sign(noise(1, 1, *GRID, seed=3))
     found.log_inverse -= (found.log_inverse - looks).mean()
-    error = None if error is None else torch.full((1, 1), error)
-    values, _ = DepthFilter(**options)(looks, found, RecurrentState(), error)
+    expected = None if error is None else torch.full((1, 1), error)
+    values, _ = DepthFilter(**options)(looks, found, RecurrentState(), expected)
     return ((values - looks).norm() / (found.log_inverse - looks).norm()).item()
 
 

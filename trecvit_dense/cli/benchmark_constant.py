@@ -171,7 +171,9 @@ def compare(stream: Stream, args: argparse.Namespace) -> list[Bar]:
         within(f'peak memory of a step, {name}, MB', memory_young[name] / 2**20, memory_old[name] / 2**20, 0.02)
         for name in memory_young
     ]
-    times = interleave([lambda: stream.step(young, args.young), lambda: stream.step(old, args.young)], args, stream)
+    times = interleave(
+        [lambda: stream.step(young, args.young), lambda: stream.step(old, args.young)], args.rounds, stream.device
+    )
     medians = [1000 * statistics.median(values) for values in times]
     bars.append(within(f'median time of {args.rounds} interleaved steps, ms', *medians, 0.05))
     finite = all(bool(value.isfinite().all()) for value in old.values() if value.is_floating_point())
@@ -199,17 +201,24 @@ def memory(stream: Stream, state: Any, rounds: int) -> dict[str, int]:
     return found | (dict(device=torch.cuda.max_memory_allocated(stream.device)) if on_gpu else {})
 
 
-def interleave(calls: Sequence[Callable[[], Any]], args: argparse.Namespace, stream: Stream) -> list[list[float]]:
-    """Seconds of each call in every round; who begins changes from round to round."""
+def interleave(
+    calls: Sequence[Callable[[], Any]], rounds: int, device: str, *, settle: bool = False
+) -> list[list[float]]:
+    """Seconds of each call in every round; who begins changes from round to round.
+
+    With ``settle`` each call is made once before it is timed: for calls whose tensors differ in size.
+    """
     from trecvit_dense.engine.measuring import seconds_of
 
     for call in calls:
         call()
     times: list[list[float]] = [[] for _ in calls]
-    for number in range(args.rounds):
+    for number in range(rounds):
         order = list(range(len(calls)))
         for index in order if number % 2 else order[::-1]:
-            times[index].append(seconds_of(calls[index], stream.device))
+            if settle:
+                calls[index]()
+            times[index].append(seconds_of(calls[index], device))
     return times
 
 
@@ -219,33 +228,27 @@ def interleave(calls: Sequence[Callable[[], Any]], args: argparse.Namespace, str
 def growth(stream: Stream, args: argparse.Namespace) -> list[Bar]:
     """Operations and time of a clip against its frames, and of a step against its points."""
     lengths = [args.frames * part for part in _DECADE]
-    bars = powers('frames', lengths, costs(stream, [(length, args.points) for length in lengths], args.repeats))
+    bars = powers('frames', lengths, costs_of(stream, [(length, args.points) for length in lengths], args.repeats))
     if 'points' not in stream.model.tasks:
         return bars
     counts = [args.many_points * part for part in _DECADE]
-    first, *others = costs(stream, [(1, count) for count in (1, *counts)], args.repeats)
-    added = [(flops - first[0], seconds - first[1]) for flops, seconds in others]
+    first, *costs = costs_of(stream, [(1, count) for count in (1, *counts)], args.repeats)
+    added = [(flops - first[0], seconds - first[1]) for flops, seconds in costs]
     return bars + powers('points', [count - 1 for count in counts], added)
 
 
-def costs(stream: Stream, clips: Sequence[tuple[int, int]], repeats: int) -> list[tuple[int, float]]:
+def costs_of(stream: Stream, clips: Sequence[tuple[int, int]], repeats: int) -> list[tuple[int, float]]:
     """Operations and seconds of steps of so many frames with so many points.
 
-    They take turns, so that what disturbs for a while disturbs all of them; the shortest of each counts. In its turn
-    each runs once before it is timed, since a stream follows the same number of points from frame to frame.
+    They take turns, so that what disturbs for a while disturbs all of them; the shortest of each counts. They settle,
+    since a stream follows the same number of points from frame to frame.
     """
     from trecvit_dense.engine.limits import find_products
-    from trecvit_dense.engine.measuring import seconds_of
 
     runs = [partial(stream.step, stream.start(points), 0, length) for length, points in clips]
     operations = [sum(count * product.flops for product, count in find_products(run).items()) for run in runs]
-
-    def again(run: Callable[[], Any]) -> float:
-        run()
-        return seconds_of(run, stream.device)
-
-    turns = [[again(run) for run in runs] for _ in range(repeats)]
-    return list(zip(operations, map(min, zip(*turns, strict=True)), strict=True))
+    times = interleave(runs, repeats, stream.device, settle=True)
+    return list(zip(operations, map(min, times), strict=True))
 
 
 def powers(name: str, sizes: Sequence[int], costs: Sequence[tuple[float, float]]) -> list[Bar]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import partial
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -24,9 +25,19 @@ from .ego_motion import epipolar_distance, inverse_depth
 from .inverse_depth_map import CellGrid, KnownPoints, blunted, joined, smoothed, trust, weighted_median
 from .visual_odometry import Odometry, VisualOdometry
 
+_Some = TypeVar('_Some', bound='_Frames')
+
+
+class _Frames:
+    """A dataclass of tensors ``(B, T, ...)``."""
+
+    def at(self: _Some, step: int) -> _Some:
+        """Of one frame, without T."""
+        return type(self)(*(getattr(self, part.name)[:, step] for part in fields(self)))
+
 
 @dataclass
-class Parallax:
+class Parallax(_Frames):
     """What motion says of every frame, at the stride of the maps.
 
     Args:
@@ -43,10 +54,6 @@ class Parallax:
     source: Tensor
     nearer: Tensor
     follows: Tensor
-
-    def at(self, step: int) -> Parallax:
-        """Of one frame, without T."""
-        return Parallax(*(getattr(self, part.name)[:, step] for part in fields(self)))
 
 
 class MotionParallax(nn.Module):
@@ -138,7 +145,7 @@ class MotionParallax(nn.Module):
 
 
 @dataclass
-class _Motion:
+class _Motion(_Frames):
     """Flow to the last frame over the cells of a map, ``(B, T, M, ...)``, or ``(B, M, ...)`` of one frame."""
 
     target: Tensor  # (B, T, M, 2) pixels: where each cell was
@@ -161,9 +168,6 @@ class _Motion:
         reliable = follows * (0.05 + texture[..., 0] / (texture[..., 0] + 30))
         parts = (target, cells.normalised(target), follows, reliable, brightness[..., 0])
         return cls(*(part.unflatten(0, known.shape) for part in parts))
-
-    def at(self, step: int) -> _Motion:
-        return _Motion(*(getattr(self, part.name)[:, step] for part in fields(self)))
 
 
 @dataclass

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ALPHA = 0.2  # of the confidence: the price of saying nothing, which is the largest residual that can be said
+
 
 def silog_loss(log_prediction: Tensor, log_truth: Tensor, valid: Tensor, *, variance_focus: float = 0.85) -> Tensor:
     """Scale-invariant logarithmic error, the root of ``mean(d^2) - focus * mean(d)^2`` (Eigen et al., NeurIPS 2014).
@@ -107,13 +109,13 @@ def level_loss(prediction: Tensor, truth: Tensor, valid: Tensor, *, beta: float 
     return masked_mean(F.smooth_l1_loss(apart, torch.zeros_like(apart), beta=beta, reduction='none'), count > 0)
 
 
-def confidence_loss(residual: Tensor, logits: Tensor, valid: Tensor, *, alpha: float = 0.2) -> Tensor:
+def confidence_loss(residual: Tensor, logits: Tensor, valid: Tensor, *, alpha: float = ALPHA) -> Tensor:
     """Residuals weighted by ``c = 1 + exp(logit)``, at the price of ``-alpha ln c``: DUSt3R (CVPR 2024), equation 4."""
     price = F.softplus(logits)  # ln c
     return masked_mean(residual.abs() * price.exp() - alpha * price, valid)
 
 
-def expected_residual(logits: Tensor, *, alpha: float = 0.2) -> Tensor:
+def expected_residual(logits: Tensor, *, alpha: float = ALPHA) -> Tensor:
     """The residual that ``logits`` of :func:`confidence_loss` expect: ``c = alpha / |residual|`` costs least; at most
     ``alpha``."""
     return alpha * torch.sigmoid(-logits)
