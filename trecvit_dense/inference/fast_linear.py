@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from trecvit_dense.models.layers.attention import MLP, Attention, attend
+from trecvit_dense.models.layers.attention import MLP, Attention
 from trecvit_dense.models.layers.embedding import PatchEmbed
 from trecvit_dense.models.layers.kept import Kept
 from trecvit_dense.models.layers.recurrent_block import GatedMLP, RecurrentBlock
 
+from .fast_attention import FastAttend
 from .fast_kernels import ACTIVATIONS, ON_GPU, PLAIN, Choice, Kernel, choose, measure, why_not
 
 PRECISIONS = ('auto', 'fp32', 'bf16', 'int8')
@@ -31,7 +32,6 @@ _CHECKED = 32  # rows on which a layer is checked
 _PATIENCE = 2  # calls with other numbers of rows before weights are packed again
 _ROWS = 64  # numbers of rows that a layer remembers
 _MEASURED: dict[tuple, Choice] = {}  # in this process, whatever the model
-_HELD_BYTES = 64 << 20  # of the weights of all heads and frames that attention may hold at once
 _MARGIN = 0.95  # of the time of what a module does by itself, for another way to be taken
 
 
@@ -290,28 +290,6 @@ class _FastPatchEmbed(_Fast):
         return self.product(patches), []
 
 
-class _FastAttend:
-    """Attention by torch's fused kernel or as plain products, whichever is faster here for a shape."""
-
-    def __init__(self, tuning: Tuning) -> None:
-        self.tuning = tuning
-
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, fused: bool) -> Tensor:
-        heads, tokens = key.shape[1:3]
-        held = 4 * len(query) * heads * query.shape[2] * tokens
-        if not fused or held > _HELD_BYTES or query.requires_grad or query.device.type != 'cpu' or watched():
-            return attend(query, key, value, mask=mask, fused=fused)
-        shape = (*query.shape[1:], tokens, len(query) > 1, query.dtype, mask is not None, torch.get_num_threads())
-        if shape not in self.tuning.attention:
-            parts = [part[:4] for part in (query, key, value)]
-            few = mask if mask is None or len(mask) == 1 else mask[:4]
-            ways = {'fused': True, 'products': False}
-            calls = {name: lambda way=way: attend(*parts, mask=few, fused=way) for name, way in ways.items()}
-            self.tuning.attention[shape] = measure(calls)
-        seconds = self.tuning.attention[shape]
-        return attend(query, key, value, mask=mask, fused=_MARGIN * seconds['fused'] <= seconds['products'])
-
-
 # -------------------------------------------------------------------------------------------------------- swapping
 
 
@@ -342,7 +320,7 @@ def speed_up(model: nn.Module, precision: str = 'auto', *, copies: bool = True, 
                 module.forward = _STAND_INS[type(module)](module, tuning)
         for module in model.modules():
             if type(module) is Attention:
-                module.attend = _FastAttend(tuning)
+                module.attend = FastAttend(tuning.attention, watched)
                 module.qkv.forward.product.keep = True
             if type(module) is RecurrentBlock:
                 module.gate = _FastGate(module, tuning)
@@ -353,7 +331,7 @@ def restore(model: nn.Module) -> None:
     """Take :func:`speed_up` back."""
     for module in model.modules():
         for name in ('forward', 'attend', 'gate'):
-            if isinstance(module.__dict__.get(name), (_Fast, _FastAttend)):
+            if isinstance(module.__dict__.get(name), (_Fast, FastAttend)):
                 delattr(module, name)
         module._modules.pop(_KEPT, None)
 
