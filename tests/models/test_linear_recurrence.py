@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 
 import pytest
@@ -144,3 +146,25 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     finally:
         native._library.cache_clear()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_compiler_without_openmp(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    """It builds for one thread, which does the parts one after the other."""
+    usable('native')
+    real = os.environ.get('CC') or next(filter(None, map(shutil.which, ('cc', 'gcc', 'clang'))))
+    compiler = tmp_path / 'compiler'
+    compiler.write_text(f'#!/bin/sh\ncase " $* " in *" -fopenmp "*) exit 1;; esac\nexec {real} "$@"\n')
+    compiler.chmod(0o700)
+    monkeypatch.setenv('CC', str(compiler))
+    monkeypatch.setenv('TRECVIT_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr(native, '_LEAST', 1)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 3)
+    x, a, h0 = draw(2, 5, 70, dtype=torch.float32)
+    try:
+        native._library.cache_clear()
+        found, last = linear_recurrence(x, a, h0, backend='native')
+    finally:
+        native._library.cache_clear()
+    assert len(list((tmp_path / 'cache').iterdir())) == 1
+    wanted, end = linear_recurrence(x, a, h0, backend='sequential')
+    torch.testing.assert_close((found, last), (wanted, end))

@@ -2,8 +2,8 @@
 
 Nobody needs it: ``backend='native'`` or ``TRECVIT_NATIVE=1`` ask for it. Building takes a second or two, once for each
 machine and version: the library is kept in ``$TRECVIT_CACHE`` (default: ``trecvit_dense`` in the user's cache folder).
-Without a compiler, or with ``TRECVIT_NATIVE=0``, :func:`why_not` gives the reason. float32 alone; threads share the
-channels of a tile.
+Without a compiler, or with ``TRECVIT_NATIVE=0``, :func:`why_not` gives the reason. float32 alone. Where the compiler
+has OpenMP, torch's threads share the channels of a tile.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import itertools
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -27,8 +26,9 @@ from trecvit_dense.models.layers.gated_tiles import FLOOR, Buffer, Shape
 
 _SOURCE = Path(__file__).with_name('recurrence.c')
 _COMPILERS = ('cc', 'gcc', 'clang')
-_FLAGS = ('-std=gnu11', '-O3', '-fopenmp-simd', '-fno-math-errno', '-fno-trapping-math', '-shared', '-fPIC')
+_FLAGS = ('-std=gnu11', '-O3', '-fno-math-errno', '-fno-trapping-math', '-shared', '-fPIC')
 _NATIVE = (('-march=native', '-mprefer-vector-width=512'), ('-march=native',), ('-mcpu=native',), ())
+_THREADS = ('-fopenmp', '-fopenmp-simd')  # the latter: vectors alone, one thread
 _LEAST = 1 << 14  # numbers that are worth a thread of their own
 _HUGE = 1 << 22  # bytes from which a tensor gets huge pages: a page fault costs as much as filling the page
 
@@ -49,7 +49,7 @@ def _library() -> tuple[ctypes.CDLL | None, str]:
     compiler = os.environ.get('CC') or next(filter(None, map(shutil.which, _COMPILERS)), None)
     if compiler is None:
         return None, f'no C compiler found ({", ".join(_COMPILERS)})'
-    identity = '\0'.join((_SOURCE.read_text(), compiler, platform.machine(), _cpu()))
+    identity = '\0'.join((_SOURCE.read_text(), compiler, *_FLAGS, platform.machine(), _cpu()))
     name = f'recurrence-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so'
     try:
         folder = _folder()
@@ -86,26 +86,23 @@ def _folder() -> Path:
 
 def _compile(compiler: str, path: Path) -> None:
     """Build into a file of another name first: several processes may do so at once."""
-    for index, flags in enumerate(_NATIVE):
+    for threads, flags in itertools.product(_THREADS, _NATIVE):
         handle, built = tempfile.mkstemp(suffix='.so', dir=path.parent)
         os.close(handle)
-        command = [compiler, *_FLAGS, *flags, '-o', built, str(_SOURCE), '-lm']
+        command = [compiler, *_FLAGS, threads, *flags, '-o', built, str(_SOURCE), '-lm']
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         if done.returncode == 0:
             os.replace(built, path)
             return
         os.unlink(built)
-        if index == len(_NATIVE) - 1:
-            raise subprocess.CalledProcessError(done.returncode, command, stderr=done.stderr or 'no words')
+    raise subprocess.CalledProcessError(done.returncode, command, stderr=done.stderr or 'no words')
 
 
 # -------------------------------------------------------------------------------------------------------- calling
 
 
 class _Tile(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_int64) for name in ('heads', 'batch', 'frames', 'rows', 'channels', 'first', 'end', 'fresh')
-    ]
+    _fields_ = [(name, ctypes.c_int64) for name in ('heads', 'batch', 'frames', 'rows', 'channels', 'fresh')]
 
 
 class _View(ctypes.Structure):
@@ -127,19 +124,9 @@ def _state(before: Tensor | None) -> tuple[ctypes.c_void_p, ctypes.c_int64, ctyp
     return _pointer(before), *map(ctypes.c_int64, strides)
 
 
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix='trecvit_native')
-
-
-def _share(call: Callable[[int, int], None], length: int, numbers: int) -> None:
-    """``call(first, end)`` over parts of ``length`` that are multiples of 16, in as many threads as torch uses."""
-    parts = min(torch.get_num_threads(), numbers // _LEAST, length // 16)
-    if parts < 2:
-        call(0, length)
-        return
-    ends = [length * k // parts // 16 * 16 for k in range(parts)] + [length]
-    list(_pool(torch.get_num_threads()).map(call, ends, ends[1:]))
+def _parts(length: int, numbers: int) -> ctypes.c_int64:
+    """How many threads share ``length`` channels: as many as torch uses, if there is enough for each."""
+    return ctypes.c_int64(max(1, min(torch.get_num_threads(), numbers // _LEAST, length // 16)))
 
 
 def forward_tile(
@@ -156,15 +143,16 @@ def forward_tile(
 ) -> None:
     """As :func:`trecvit_dense.models.layers.gated_tiles.forward_tile`."""
     heads, _, size = x.shape
-    views = [_view(x), *map(_view, gates.chunk(2, dim=-1))]
-    state, out = _state(before), _view(h)
-    function = _library()[0].gated_forward
-
-    def call(first: int, end: int) -> None:
-        tile = _Tile(heads, *shape, size, first, end, fresh)
-        function(ctypes.byref(tile), *views, _pointer(log_decay), *state, _pointer(mask), out)
-
-    _share(call, size, x.numel())
+    _library()[0].gated_forward(
+        ctypes.byref(_Tile(heads, *shape, size, fresh)),
+        _view(x),
+        *map(_view, gates.chunk(2, dim=-1)),
+        _pointer(log_decay),
+        *_state(before),
+        _pointer(mask),
+        _view(h),
+        _parts(size, x.numel()),
+    )
 
 
 def backward_tile(
@@ -185,27 +173,20 @@ def backward_tile(
 ) -> None:
     """As :func:`trecvit_dense.models.layers.gated_tiles.backward_tile`."""
     heads, _, size = x.shape
-    views = [_view(tensor) for tensor in (grad_h, x, *gates.chunk(2, dim=-1))]
-    state, out = _state(before), _view(grad_x)
     added = torch.zeros(3, heads, size, dtype=torch.float64)
-    function = _library()[0].gated_backward
-
-    def call(first: int, end: int) -> None:
-        tile = _Tile(heads, *shape, size, first, end, fresh)
-        function(
-            ctypes.byref(tile),
-            *views,
-            _pointer(log_decay),
-            _view(h),
-            *state,
-            _pointer(mask),
-            out,
-            _pointer(carried),
-            _pointer(added),
-            ctypes.c_float(FLOOR),
-        )
-
-    _share(call, size, x.numel())
+    _library()[0].gated_backward(
+        ctypes.byref(_Tile(heads, *shape, size, fresh)),
+        *map(_view, (grad_h, x, *gates.chunk(2, dim=-1))),
+        _pointer(log_decay),
+        _view(h),
+        *_state(before),
+        _pointer(mask),
+        _view(grad_x),
+        _pointer(carried),
+        _pointer(added),
+        ctypes.c_float(FLOOR),
+        _parts(size, x.numel()),
+    )
     sums += added
 
 
@@ -221,12 +202,8 @@ def scan(x: Tensor, a: Tensor, h0: Tensor | None, h: Tensor, *, reverse: bool) -
     """``h_t = a_t * h_{t-1} + x_t`` over float32 ``(B, T, F)``, into a contiguous ``h``."""
     x, a, h0 = x.contiguous(), a.contiguous(), None if h0 is None else h0.contiguous()
     sizes = [ctypes.c_int64(size) for size in x.shape]
-
-    def call(first: int, end: int) -> None:
-        bounds = ctypes.c_int64(first), ctypes.c_int64(end)
-        _library()[0].scan(_pointer(x), _pointer(a), _pointer(h0), _pointer(h), *sizes, *bounds, ctypes.c_int(reverse))
-
-    _share(call, x.shape[2], x.numel())
+    parts = _parts(x.shape[2], x.numel())
+    _library()[0].scan(*map(_pointer, (x, a, h0, h)), *sizes, ctypes.c_int(reverse), parts)
 
 
 def scan_backward(
@@ -241,28 +218,19 @@ def scan_backward(
     """Write the gradients of ``x``, ``a`` and ``h0`` to ``grads``, contiguous as ``h`` is."""
     grad_h, a, h0 = grad_h.contiguous(), a.contiguous(), None if h0 is None else h0.contiguous()
     sizes = [ctypes.c_int64(size) for size in a.shape]
-    pointers = [_pointer(tensor) for tensor in (grad_h, a, h, h0, *grads)]
-
-    def call(first: int, end: int) -> None:
-        bounds = ctypes.c_int64(first), ctypes.c_int64(end)
-        _library()[0].scan_backward(*pointers, *sizes, *bounds, ctypes.c_int(reverse))
-
-    _share(call, a.shape[2], a.numel())
+    parts = _parts(a.shape[2], a.numel())
+    _library()[0].scan_backward(*map(_pointer, (grad_h, a, h, h0, *grads)), *sizes, ctypes.c_int(reverse), parts)
 
 
 class _Clip(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ('batch', 'time', 'rows', 'width', 'past', 'first', 'end')]
+    _fields_ = [(name, ctypes.c_int64) for name in ('batch', 'time', 'rows', 'width', 'past')]
 
 
 def convolve(x: Tensor, state: Tensor | None, weight: Tensor, bias: Tensor, reach: Tensor | None) -> Tensor:
     """The causal convolution of contiguous ``(B, T, N, L)``; ``state (B, past, N, L)``, ``reach (B, T, N)`` int8."""
-    y = empty(x.shape, x.dtype)
-    pointers = [_pointer(tensor) for tensor in (x, state, weight, bias, reach, y)]
-
-    def call(first: int, end: int) -> None:
-        _library()[0].conv_forward(ctypes.byref(_Clip(*x.shape, len(weight) - 1, first, end)), *pointers)
-
-    _share(call, x.shape[-1], x.numel())
+    y, clip = empty(x.shape, x.dtype), _Clip(*x.shape, len(weight) - 1)
+    pointers = map(_pointer, (x, state, weight, bias, reach, y))
+    _library()[0].conv_forward(ctypes.byref(clip), *pointers, _parts(x.shape[-1], x.numel()))
     return y
 
 
@@ -272,12 +240,9 @@ def convolve_backward(
     """Gradients of ``x``, ``state``, ``weight`` and ``bias``."""
     grad_x, grad_state = empty(x.shape, x.dtype), None if state is None else torch.zeros_like(state)
     sums = torch.zeros(len(weight) + 1, x.shape[-1], dtype=torch.float64)
-    pointers = [_pointer(tensor) for tensor in (grad_y, x, state, weight, reach, grad_x, grad_state, sums)]
-
-    def call(first: int, end: int) -> None:
-        _library()[0].conv_backward(ctypes.byref(_Clip(*x.shape, len(weight) - 1, first, end)), *pointers)
-
-    _share(call, x.shape[-1], x.numel())
+    clip = _Clip(*x.shape, len(weight) - 1)
+    pointers = map(_pointer, (grad_y, x, state, weight, reach, grad_x, grad_state, sums))
+    _library()[0].conv_backward(ctypes.byref(clip), *pointers, _parts(x.shape[-1], x.numel()))
     grads = sums.to(weight.dtype)
     return grad_x, grad_state, grads[:-1], grads[-1]
 
@@ -285,14 +250,17 @@ def convolve_backward(
 def gate(y: Tensor, h: Tensor) -> Tensor:
     """``gelu(y) * h`` of contiguous tensors of one shape."""
     out = empty(y.shape, y.dtype)
-    pointers = [_pointer(tensor) for tensor in (y, h, out)]
-    _share(lambda *part: _library()[0].gate_forward(*pointers, *map(ctypes.c_int64, part)), y.numel(), y.numel())
+    _library()[0].gate_forward(*map(_pointer, (y, h, out)), *_numbers(y))
     return out
 
 
 def gate_backward(grad: Tensor, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of ``y`` and ``h``."""
     grads = empty(y.shape, y.dtype), empty(h.shape, h.dtype)
-    pointers = [_pointer(tensor) for tensor in (grad, y, h, *grads)]
-    _share(lambda *part: _library()[0].gate_backward(*pointers, *map(ctypes.c_int64, part)), y.numel(), y.numel())
+    _library()[0].gate_backward(*map(_pointer, (grad, y, h, *grads)), *_numbers(y))
     return grads
+
+
+def _numbers(x: Tensor) -> tuple[ctypes.c_int64, ctypes.c_int64]:
+    """How many, and how many threads share them."""
+    return ctypes.c_int64(x.numel()), _parts(x.numel(), x.numel())

@@ -19,6 +19,17 @@ typedef union { float f; int32_t i; } bits;
 #define INLINE static inline __attribute__((always_inline))
 #define SIMD _Pragma("omp simd")
 
+/* Do `work` for `parts` stretches [first, end) of [0, length), side by side, each but the last a multiple of 16 long.
+ * The threads are those of the OpenMP runtime that torch has loaded: threads of another pool would wait for its, which
+ * go on spinning when a product is done. */
+#define SHARE(length, work)                                                                   \
+    _Pragma("omp parallel for if (parts > 1) num_threads(parts) schedule(static, 1)")         \
+    for (size part = 0; part < parts; part++) {                                               \
+        size first = (length) * part / parts / 16 * 16;                                       \
+        size end = part + 1 < parts ? (length) * (part + 1) / parts / 16 * 16 : (length);     \
+        work;                                                                                 \
+    }
+
 /* Ask for huge pages in fresh memory; a wish, so its failure is none. */
 void huge_pages(void *data, size bytes) {
 #ifdef MADV_HUGEPAGE
@@ -68,8 +79,8 @@ INLINE void decay(float log_a, float *a, float *square) {
 /* ------------------------------------------------------------------------------------------ linear recurrence
  * h_t = a_t * h_{t-1} + x_t over (B, T, F), forwards or (step < 0) backwards in time; every tensor contiguous.
  */
-void scan(const float *x, const float *a, const float *h0, float *h, size batch, size time, size features, size first,
-          size end, int reverse) {
+static void scan_part(const float *x, const float *a, const float *h0, float *h, size batch, size time, size features,
+                      int reverse, size first, size end) {
     for (size b = 0; b < batch; b++)
         for (size from = first; from < end; from += 1024) {
             size to = from + 1024 < end ? from + 1024 : end;
@@ -88,9 +99,14 @@ void scan(const float *x, const float *a, const float *h0, float *h, size batch,
         }
 }
 
-/* Gradients of scan(); grad_h0 may be null. */
-void scan_backward(const float *grad_h, const float *a, const float *h, const float *h0, float *grad_x, float *grad_a,
-                   float *grad_h0, size batch, size time, size features, size first, size end, int reverse) {
+void scan(const float *x, const float *a, const float *h0, float *h, size batch, size time, size features, int reverse,
+          size parts) {
+    SHARE(features, scan_part(x, a, h0, h, batch, time, features, reverse, first, end))
+}
+
+static void scan_backward_part(const float *grad_h, const float *a, const float *h, const float *h0, float *grad_x,
+                               float *grad_a, float *grad_h0, size batch, size time, size features, int reverse,
+                               size first, size end) {
     for (size b = 0; b < batch; b++)
         for (size from = first; from < end; from += 1024) {
             size to = from + 1024 < end ? from + 1024 : end;
@@ -120,13 +136,19 @@ void scan_backward(const float *grad_h, const float *a, const float *h, const fl
         }
 }
 
+/* Gradients of scan(); grad_h0 may be null. */
+void scan_backward(const float *grad_h, const float *a, const float *h, const float *h0, float *grad_x, float *grad_a,
+                   float *grad_h0, size batch, size time, size features, int reverse, size parts) {
+    SHARE(features, scan_backward_part(grad_h, a, h, h0, grad_x, grad_a, grad_h0, batch, time, features, reverse, first,
+                                       end))
+}
+
 /* --------------------------------------------------------------------------------------------------- RG-LRU
  * A tile is heads x batch x frames x rows x channels of one head; its tokens (batch, frame, row) follow one another.
  * A tensor is a pointer to the tile's first number, the distance of two tokens and that of two heads.
  */
 typedef struct {
-    size heads, batch, frames, rows, channels; /* of the tile */
-    size first, end;                           /* channels to work on: threads share a tile by channels */
+    size heads, batch, frames, rows, channels; /* of the tile; threads share its channels */
     size fresh;                                /* the first frame drops the past, as mask 1 does */
 } Tile;
 
@@ -142,10 +164,9 @@ INLINE int kind(const Tile *tile, const int8_t *mask, size token, size frame) {
     return tile->fresh && !frame ? START : NORMAL;
 }
 
-/* `before` is the state before the tile's first frame, (batch, rows), or null for zero. */
-void gated_forward(const Tile *tile, View x, View input_gate, View decay_gate, const float *log_decay,
-                   const float *before, size before_batch, size before_row, const int8_t *mask, View h) {
-    size first = tile->first, end = tile->end;
+static void gated_forward_part(const Tile *tile, View x, View input_gate, View decay_gate, const float *log_decay,
+                               const float *before, size before_batch, size before_row, const int8_t *mask, View h,
+                               size first, size end) {
     for (size head = 0; head < tile->heads; head++)
         for (size b = 0; b < tile->batch; b++)
             for (size t = 0; t < tile->frames; t++)
@@ -179,13 +200,18 @@ void gated_forward(const Tile *tile, View x, View input_gate, View decay_gate, c
                 }
 }
 
-/* Writes the part of grad_x that does not pass through the gates, turns the gates into their gradients before the
- * sigmoid, adds to sums (input bias, decay bias, log_decay; each heads x channels, double), and replaces carried
- * (heads, batch, rows, channels), the gradient that reaches a state from later frames, by that of the tile's past. */
-void gated_backward(const Tile *tile, View grad_h, View x, View input_gate, View decay_gate, const float *log_decay,
-                    View h, const float *before, size before_batch, size before_row, const int8_t *mask, View grad_x,
-                    float *carried, double *sums, float floor_) {
-    size first = tile->first, end = tile->end, width = tile->heads * tile->channels;
+/* `before` is the state before the tile's first frame, (batch, rows), or null for zero. */
+void gated_forward(const Tile *tile, View x, View input_gate, View decay_gate, const float *log_decay,
+                   const float *before, size before_batch, size before_row, const int8_t *mask, View h, size parts) {
+    SHARE(tile->channels, gated_forward_part(tile, x, input_gate, decay_gate, log_decay, before, before_batch,
+                                             before_row, mask, h, first, end))
+}
+
+static void gated_backward_part(const Tile *tile, View grad_h, View x, View input_gate, View decay_gate,
+                                const float *log_decay, View h, const float *before, size before_batch,
+                                size before_row, const int8_t *mask, View grad_x, float *carried, double *sums,
+                                float floor_, size first, size end) {
+    size width = tile->heads * tile->channels;
     for (size head = 0; head < tile->heads; head++) {
         size offset = head * tile->channels;
         float sum_i[end], sum_a[end], sum_c[end], zeros[end];
@@ -250,12 +276,23 @@ void gated_backward(const Tile *tile, View grad_h, View x, View input_gate, View
     }
 }
 
+/* Writes the part of grad_x that does not pass through the gates, turns the gates into their gradients before the
+ * sigmoid, adds to sums (input bias, decay bias, log_decay; each heads x channels, double), and replaces carried
+ * (heads, batch, rows, channels), the gradient that reaches a state from later frames, by that of the tile's past. */
+void gated_backward(const Tile *tile, View grad_h, View x, View input_gate, View decay_gate, const float *log_decay,
+                    View h, const float *before, size before_batch, size before_row, const int8_t *mask, View grad_x,
+                    float *carried, double *sums, float floor_, size parts) {
+    SHARE(tile->channels, gated_backward_part(tile, grad_h, x, input_gate, decay_gate, log_decay, h, before,
+                                              before_batch, before_row, mask, grad_x, carried, sums, floor_, first,
+                                              end))
+}
+
 /* ------------------------------------------------------------------------------------------- causal convolution
  * y_t = bias + sum over d of weight[past - d] * x_{t-d} over contiguous (B, T, N, L); frames before the first are in
  * state (B, past, N, L), or zero where it is null. A tap at distance d counts where d <= reach (B, T, N), if given.
  */
 typedef struct {
-    size batch, time, rows, width, past, first, end;
+    size batch, time, rows, width, past;
 } Clip;
 
 INLINE const float *tap(const Clip *c, const float *x, const float *state, const int8_t *reach, size b, size t, size n,
@@ -270,9 +307,9 @@ INLINE size rows_at_once(const Clip *c) {
     return rows < 1 ? 1 : rows;
 }
 
-void conv_forward(const Clip *c, const float *x, const float *state, const float *weight, const float *bias,
-                  const int8_t *reach, float *y) {
-    size step = rows_at_once(c), first = c->first, end = c->end;
+static void conv_forward_part(const Clip *c, const float *x, const float *state, const float *weight,
+                              const float *bias, const int8_t *reach, float *y, size first, size end) {
+    size step = rows_at_once(c);
     for (size b = 0; b < c->batch; b++)
         for (size from = 0; from < c->rows; from += step)
             for (size t = 0; t < c->time; t++)
@@ -290,10 +327,15 @@ void conv_forward(const Clip *c, const float *x, const float *state, const float
                 }
 }
 
-/* grad_state (zero at first, or null) and sums (past + 2, L; double; the last is the bias) are added to. */
-void conv_backward(const Clip *c, const float *grad_y, const float *x, const float *state, const float *weight,
-                   const int8_t *reach, float *grad_x, float *grad_state, double *sums) {
-    size step = rows_at_once(c), first = c->first, end = c->end, width = c->width, count = end - first;
+void conv_forward(const Clip *c, const float *x, const float *state, const float *weight, const float *bias,
+                  const int8_t *reach, float *y, size parts) {
+    SHARE(c->width, conv_forward_part(c, x, state, weight, bias, reach, y, first, end))
+}
+
+static void conv_backward_part(const Clip *c, const float *grad_y, const float *x, const float *state,
+                               const float *weight, const int8_t *reach, float *grad_x, float *grad_state,
+                               double *sums, size first, size end) {
+    size step = rows_at_once(c), width = c->width, count = end - first;
     float part[(c->past + 2) * count];
     for (size b = 0; b < c->batch; b++)
         for (size from = 0; from < c->rows; from += step) {
@@ -326,22 +368,37 @@ void conv_backward(const Clip *c, const float *grad_y, const float *x, const flo
         }
 }
 
+/* grad_state (zero at first, or null) and sums (past + 2, L; double; the last is the bias) are added to. */
+void conv_backward(const Clip *c, const float *grad_y, const float *x, const float *state, const float *weight,
+                   const int8_t *reach, float *grad_x, float *grad_state, double *sums, size parts) {
+    SHARE(c->width, conv_backward_part(c, grad_y, x, state, weight, reach, grad_x, grad_state, sums, first, end))
+}
+
 /* ------------------------------------------------------------------------------------------------- output gate
  * gelu(y) * h with the tangent's GELU, which is y * sigmoid(2 * sqrt(2 / pi) * (y + 0.044715 * y^3)).
  */
-void gate_forward(const float *y, const float *h, float *out, size first, size end) {
+static void gate_forward_part(const float *y, const float *h, float *out, size first, size end) {
     SIMD for (size s = first; s < end; s++) {
         float v = y[s];
         out[s] = v * sigmoid(1.5957691216f * (v + 0.044715f * v * v * v)) * h[s];
     }
 }
 
-void gate_backward(const float *grad, const float *y, const float *h, float *grad_y, float *grad_h, size first,
-                   size end) {
+void gate_forward(const float *y, const float *h, float *out, size numbers, size parts) {
+    SHARE(numbers, gate_forward_part(y, h, out, first, end))
+}
+
+static void gate_backward_part(const float *grad, const float *y, const float *h, float *grad_y, float *grad_h,
+                               size first, size end) {
     SIMD for (size s = first; s < end; s++) {
         float v = y[s], sure = sigmoid(1.5957691216f * (v + 0.044715f * v * v * v));
         float slope = sure + v * sure * (1.0f - sure) * 1.5957691216f * (1.0f + 0.134145f * v * v);
         grad_y[s] = grad[s] * h[s] * slope;
         grad_h[s] = grad[s] * v * sure;
     }
+}
+
+void gate_backward(const float *grad, const float *y, const float *h, float *grad_y, float *grad_h, size numbers,
+                   size parts) {
+    SHARE(numbers, gate_backward_part(grad, y, h, grad_y, grad_h, first, end))
 }
