@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from unittest.mock import Mock
 
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from trecvit_dense.engine import measuring
 from trecvit_dense.engine.costs import count_flops
 from trecvit_dense.engine.limits import Product, Rate, _rate, find_products, limit_of, measure_limit, routes
 from trecvit_dense.engine.measuring import ProcessPeak, exponent, shortest
@@ -129,20 +129,20 @@ def test_the_power_of_a_curve() -> None:
         exponent((1, 2), (0, 1))
 
 
-def test_shortest_counts_its_calls() -> None:
-    calls = []
+@pytest.mark.parametrize(('took', 'at_once'), [([0.003, 0.005, 0.002, 0.004], 1), ([0.0001], 10)])
+def test_shortest_counts_its_calls(took: list[float], at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shortest of four, after one to warm up and one to see how long it takes; several at once if that is short."""
+    now, calls = 0.0, []
 
-    def slow() -> None:
+    def work() -> None:
+        nonlocal now
         calls.append(1)
-        end = time.process_time() + 0.002
-        while time.process_time() < end:
-            pass
+        now += took[len(calls) % len(took)]
 
-    assert shortest(slow, 'cpu', repeats=4) >= 0.002
-    assert len(calls) == 2 + 4  # to warm up, and to see how long it takes
-    calls.clear()
-    assert 0 < shortest(lambda: calls.append(1), 'cpu', repeats=4) < 0.001
-    assert len(calls) > 2 + 4
+    for clock in ('process_time', 'perf_counter'):
+        monkeypatch.setattr(measuring.time, clock, lambda: now)
+    assert shortest(work, 'cpu', repeats=4) == pytest.approx(min(took))
+    assert len(calls) == 2 + 4 * at_once
 
 
 def test_the_peak_of_a_process_is_forgotten() -> None:

@@ -8,17 +8,17 @@ from copy import copy
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trecvit_dense.models.backbones.sliding_window import SlidingWindow
-from trecvit_dense.models.heads.base import Head, MaskOutput
+from trecvit_dense.models.heads.base import Head
+from trecvit_dense.models.prediction import TASKS_WITH_TRUTH, Prediction, tasks_of
 from trecvit_dense.models.queries import object_queries, point_queries
 from trecvit_dense.registry import MODELS, nearest
-from trecvit_dense.structures import Features, ObjectMasks, PointTracks, PromptGroup, RecurrentState, VideoSample
+from trecvit_dense.structures import Features, PromptGroup, RecurrentState, VideoSample
 
 
 @MODELS.register_module()
@@ -286,12 +286,12 @@ class VideoPerceiver(BaseModel):
         step = self.step if self.train_chunk_frames is None else self._kept_lean_step
         collected: dict[str, list] = {task: [] for task in self.running}
         size, arrivals = self.train_chunk_frames or video.shape[1], {**arrivals, 0: {}}
-        for outputs in self._walk(video, state, arrivals, size, step):
+        for outputs in self.walk(video, state, arrivals, size, step):
             for task, output in outputs.items():
                 collected[task].append(output)
         return collected
 
-    def _walk(
+    def walk(
         self,
         video: Tensor,
         state: RecurrentState,
@@ -348,120 +348,14 @@ class VideoPerceiver(BaseModel):
         of each other, and the heads that answer for whole videos give one answer.
         """
         for index, sample in enumerate(samples):
-            clip, tasks = video[index : index + 1], self.tasks
-            truth = dict(points=sample.points, masks=sample.masks, depth=sample.depth)
-            ablated = (*truth, *(task for task, head in self.heads.items() if head.reads_views))
-            if 'views' in sample.meta:
-                tasks = self._tasks_of_views(sample)
-            elif any(value is not None for value in truth.values()):
-                tasks = [task for task in self.running if truth.get(task, sample) is not None]
-            with only_tasks(self, tasks):
-                sample.predictions.update(self._answers(clip, sample, scale))
-                if sample.meta.get('ablate'):
-                    again = self._answers(clip, sample, scale, forget=sample.meta['ablate'])
-                    sample.predictions.update({f'{task}_reset': again[task] for task in again if task in ablated})
+            clip, ablate = video[index : index + 1], sample.meta.get('ablate')
+            with only_tasks(self, tasks_of(self, sample)):
+                sample.predictions.update(Prediction(self, clip, sample, scale).answers())
+                if ablate:
+                    again = Prediction(self, clip, sample, scale, forget=ablate).answers()
+                    judged = (task for task in again if task in TASKS_WITH_TRUTH or self.heads[task].reads_views)
+                    sample.predictions.update({f'{task}_reset': again[task] for task in judged})
         return samples
-
-    def _answers(
-        self, video: Tensor, sample: VideoSample, scale: tuple[float, float], forget: str | None = None
-    ) -> dict[str, Any]:
-        """What every running head answers for one sample, by task."""
-        if 'views' in sample.meta:
-            return self._answers_of_views(video, sample, scale, forget)
-        outputs, answers = self._roll(video, sample, scale, forget=forget), {}
-        for task, output in outputs.items():
-            if task == 'points' and sample.points is not None:
-                answers[task] = self._tracks(video, sample, scale, output, forget)
-            elif task == 'masks' and sample.masks is not None:
-                answers[task] = ObjectMasks(np.concatenate(output), list(sample.masks.ids), sample.masks.first_frame)
-            elif task not in ('points', 'masks'):
-                answers[task] = self.heads[task].predict(output, sample, scale)
-        return answers
-
-    def _tasks_of_views(self, sample: VideoSample) -> list[str]:
-        """The running heads that answer for a whole video."""
-        tasks = [task for task, head in self.running.items() if head.reads_views]
-        if not tasks:
-            raise ValueError(
-                f"sample '{sample.name}' is cut into views, from which only whole videos are judged (classification); "
-                f'the heads here are: {", ".join(self.running)}'
-            )
-        return tasks
-
-    def _answers_of_views(
-        self, video: Tensor, sample: VideoSample, scale: tuple[float, float], forget: str | None
-    ) -> dict[str, Any]:
-        """Answers from views that stand one after the other in ``video`` ``(1, V * T, 3, H, W)``."""
-        clips, crops = sample.meta['views']
-        views = video[0].unflatten(0, (clips * crops, -1))  # (V, T, 3, H, W)
-        groups = views.split(max(1, self.chunk_frames // views.shape[1]))
-        rolled = [self._roll(group, sample, scale, forget=forget) for group in groups]
-        return {
-            task: self.heads[task].predict([outputs[task][-1] for outputs in rolled], sample, scale)
-            for task in self.running
-        }
-
-    def _roll(
-        self,
-        video: Tensor,
-        sample: VideoSample,
-        scale: tuple[float, float],
-        *,
-        turned: int | None = None,
-        forget: str | None = None,
-    ) -> dict[str, list]:
-        """Outputs of all steps, by task; masks as index maps ``(T, H, W)`` in the size of their truth.
-
-        ``turned`` is the number of frames of a video that runs backwards; with ``forget`` the named memory is cleared
-        before every frame.
-        """
-        arrivals = {0: {}}
-        if 'masks' in self.running and sample.masks is not None and turned is None:
-            arrivals = object_queries([sample], scale, tuple(video.shape[-2:]), video.device)
-        state = self._start_sample(sample, scale, video.device, batch_size=len(video), turned=turned)
-        collected: dict[str, list] = {task: [] for task in self.running}
-        size = 1 if forget else self.chunk_frames
-        for outputs in self._walk(video, state, arrivals, size, self.step, forget=forget):
-            for task, output in outputs.items():
-                collected[task].append(_index_maps(output, sample, scale) if task == 'masks' else output)
-        return collected
-
-    def _start_sample(
-        self,
-        sample: VideoSample,
-        scale: tuple[float, float],
-        device: torch.device,
-        *,
-        batch_size: int = 1,
-        turned: int | None = None,
-    ) -> RecurrentState:
-        """State for one sample; its objects are given when their frames come."""
-        queries: dict[str, dict] = dict(masks=dict(capacity=0 if sample.masks is None else len(sample.masks.ids)))
-        if sample.points is None:
-            queries['points'] = dict(query_txy=torch.zeros(1, 0, 3, device=device))
-        elif 'points' in self.running:
-            query = torch.from_numpy(sample.points.query_txy.astype(np.float32)) * torch.tensor([1.0, *scale])
-            if turned is not None:
-                query[:, 0] = turned - 1 - query[:, 0].round()
-            queries['points'] = dict(query_txy=query[None].to(device))
-        for task, head in self.running.items():
-            if task not in ('points', 'masks'):
-                queries[task] = head.sample_queries(sample)
-        return self.start(batch_size, device, **queries)
-
-    def _tracks(
-        self, video: Tensor, sample: VideoSample, scale: tuple[float, float], outputs: list, forget: str | None
-    ) -> PointTracks:
-        """Tracks of one sample's queries, in its own pixels, from the outputs of the forward pass."""
-        query = sample.points.query_txy.astype(np.float32)
-        xy, visible = _to_pixels(outputs, scale)
-        if sample.meta.get('query_mode') == 'strided':
-            back = self._roll(video.flip(1), sample, scale, turned=video.shape[1], forget=forget)['points']
-            back_xy, back_visible = _to_pixels(back, scale)
-            before = np.arange(video.shape[1])[None] < np.round(query[:, :1])  # (N, T)
-            xy = np.where(before[..., None], back_xy[:, ::-1], xy)
-            visible = np.where(before, back_visible[:, ::-1], visible)
-        return PointTracks(xy, visible, query, sample.points.group)
 
 
 def wants_whole_clips(backbone: nn.Module) -> bool:
@@ -476,21 +370,6 @@ def _chunks(num_frames: int, size: int, cuts: dict[int, Any]) -> list[tuple[int,
     """Frames ``first .. last - 1`` of each step: at most ``size``, and a new one wherever ``cuts`` says."""
     edges = sorted({*range(0, num_frames, size), *(cut for cut in cuts if cut < num_frames), num_frames})
     return list(pairwise(edges))
-
-
-def _index_maps(output: MaskOutput, sample: VideoSample, scale: tuple[float, float]) -> np.ndarray:
-    """``(T, H, W)`` uint8 ids in the size of the sample's truth, or of its video."""
-    size = sample.size if sample.masks is None else sample.masks.labels.shape[1:]
-    ids = torch.tensor([0, *(() if sample.masks is None else sample.masks.ids)], dtype=torch.uint8)
-    ratio = scale[0] * sample.size[1] / size[1], scale[1] * sample.size[0] / size[0]
-    return np.stack([ids[slots[0].long().cpu()].numpy() for slots in output.labels(size, ratio)])
-
-
-def _to_pixels(outputs: list, scale: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs of consecutive steps to ``xy (N, T, 2)`` in pixels of the sample and ``visible (N, T)``."""
-    xy = torch.cat([output.xy_px[0].float() for output in outputs]).cpu().numpy()  # (T, N, 2)
-    visible = torch.cat([output.visible[0] for output in outputs]).cpu().numpy()
-    return xy.transpose(1, 0, 2) / np.array(scale, dtype=np.float32), visible.T
 
 
 @contextmanager
