@@ -25,7 +25,7 @@ from trecvit_dense.cli.options import check_out, make_parser, pick_device, say
 
 NAME = 'recurrence'
 PACKAGE = 'recurrentgemma'
-SHAPES = ('197x32x1536', '64x128x768')
+SHAPES = ('197x32x1536', '64x128x768', '16x512x768')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
