@@ -25,6 +25,7 @@ from .ego_motion import epipolar_distance, inverse_depth
 from .inverse_depth_map import CellGrid, KnownPoints, blunted, joined, smoothed, trust, weighted_median
 from .visual_odometry import Odometry, VisualOdometry
 
+FOCAL = 1.05  # of phones and RGB-D cameras: focal length over the root of the frame's area
 _Some = TypeVar('_Some', bound='_Frames')
 
 
@@ -65,8 +66,8 @@ class MotionParallax(nn.Module):
     Args:
         window: Frames whose poses are found together.
         points: Most points that are followed.
-        focal: Focal length over the root of the frame's area, where the camera is not known. 1.05 is that of phones
-            and RGB-D cameras; an error of a fifth bends depth little.
+        focal: Focal length over the root of the frame's area, where the camera is not known; an error of a
+            fifth bends depth little.
         noise_px: Standard deviation of the flow.
         drift: Share of inverse depth that its standard deviation gains from frame to frame.
 
@@ -79,7 +80,7 @@ class MotionParallax(nn.Module):
         *,
         window: int = 10,
         points: int = 240,
-        focal: float = 1.05,
+        focal: float = FOCAL,
         noise_px: float = 0.4,
         drift: float = 0.03,
     ) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trecvit_dense.models.depth_truth import focal_px, truth_scale
 from trecvit_dense.models.heads.base import DepthOutput
+from trecvit_dense.models.layers.motion_parallax import FOCAL
 from trecvit_dense.structures import VideoSample
 
 from .depth_loss import (
@@ -25,7 +26,6 @@ from .depth_loss import (
 )
 
 WEIGHTS = dict(silog=1.0, ssi=1.0, gradient=0.5, temporal=0.5, confidence=0.2, level=0.0)
-FOCAL = 1.05  # of the camera in whose metres a level is told: focal length over the root of the frame's area
 INVARIANCES, ALIGNMENTS = ('scale', 'affine'), ('median', 'least_squares')
 
 
