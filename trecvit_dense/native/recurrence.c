@@ -19,7 +19,8 @@ typedef union { float f; int32_t i; } bits;
 #define INLINE static inline __attribute__((always_inline))
 #define SIMD _Pragma("omp simd")
 
-/* Do `work` for `parts` stretches [first, end) of [0, length), side by side, each but the last a multiple of 16 long.
+/* Do `work` for the caller's `parts` stretches [first, end) of [0, length), side by side, each but the last a multiple
+ * of 16 long.
  * The threads are those of the OpenMP runtime that torch has loaded: threads of another pool would wait for its, which
  * go on spinning when a product is done. */
 #define SHARE(length, work)                                                                   \
