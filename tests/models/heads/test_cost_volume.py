@@ -145,3 +145,22 @@ def test_slots_spread_over_frames() -> None:
 def test_capacity_at_the_start() -> None:
     with pytest.raises(CapacityError, match='3 points asked for'):
         begin_slots(torch.zeros(1, 3, 3), capacity=2)
+
+
+@pytest.mark.parametrize('num_levels', [1, 2, 3, 4])
+def test_the_best_match_is_that_of_all_levels_added(num_levels: int) -> None:
+    """As if the costs of coarser levels were enlarged for every point and added."""
+    torch.manual_seed(0)
+    head = build(num_levels=num_levels).heads['points']
+    sizes = [(12, 20), (6, 10), (3, 5), (2, 3)][:num_levels]
+    maps = [torch.randn(2, 8, *size, dtype=torch.float64) for size in sizes]
+    template = torch.randn(2, 7, num_levels, 2, 8, dtype=torch.float64)
+    volume = head._volume(maps, template)
+    total = sum(
+        torch.nn.functional.interpolate(costs[:, :, 0], sizes[0], mode='bilinear', align_corners=False)
+        for costs in volume[:3]
+    )
+    rows, columns = np.unravel_index(total.flatten(2).argmax(-1).numpy(), sizes[0])
+    wanted = (np.stack([columns, rows], -1) + 0.5) * head.stride
+    assert len(np.unique(wanted.reshape(-1, 2), axis=0)) > 7
+    np.testing.assert_array_equal(head._best_match(maps, volume, template).numpy(), wanted)

@@ -215,14 +215,21 @@ class CostVolumePointHead(Head):
         mean = (lookup * self.window_temperature.exp()).softmax(-1) @ self.offsets  # (B, Q, L + 1, 2, 2)
         return (mean * self.window_scale).flatten(2, 3)
 
-    def _best_match(self, volume: list[Tensor]) -> Tensor:
-        """Position of the best cell of the frame for the query's template, all levels added: ``(B, Q, 2)`` pixels."""
-        first = [costs[:, :, :1].detach().flatten(0, 1) for costs in volume[:3]]  # (B*Q, 1, h, w)
-        height, width = first[0].shape[-2:]
-        total = first[0]
-        for costs in first[1:]:
-            total = total + F.interpolate(costs, size=(height, width), mode='bilinear', align_corners=False)
-        best = total.flatten(1).argmax(-1).view(volume[0].shape[:2])
+    @torch.no_grad()
+    def _best_match(self, maps: Sequence[Tensor], volume: list[Tensor], template: Tensor) -> Tensor:
+        """Position of the best cell of the frame for the query's template, all levels added: ``(B, Q, 2)`` pixels.
+
+        Costs are linear in the maps, so the maps are enlarged, once for all points, and not the costs of each.
+        """
+        height, width = volume[0].shape[-2:]
+        total = volume[0][:, :, 0].flatten(2)  # (B, Q, h*w)
+        if len(maps) > 1:
+            coarse = [
+                F.interpolate(cells, (height, width), mode='bilinear', align_corners=False) for cells in maps[1:3]
+            ]
+            first = template[:, :, 1:3, 0].flatten(2)  # (B, Q, levels * C)
+            total = torch.baddbmm(total, first, torch.cat(coarse, 1).flatten(2))
+        best = total.argmax(-1)
         return torch.stack([best % width + 0.5, best.div(width, rounding_mode='floor') + 0.5], -1) * self.stride
 
     def _track_frame(
@@ -236,7 +243,7 @@ class CostVolumePointHead(Head):
         """Advance every tracked point by one frame; writes the new motion into ``memory``."""
         fine, volume = maps[0], self._volume(maps[1:], memory['template'])
         hidden, last = memory['hidden'], memory['xy']
-        hypotheses = torch.stack([last, self._best_match(volume)], 2)  # (B, Q, 2, 2)
+        hypotheses = torch.stack([last, self._best_match(maps[1:], volume, memory['template'])], 2)  # (B, Q, 2, 2)
         lookups = self._look_up(fine, memory['patch'], volume, hypotheses)
         codes = self.refiner.encode(lookups.flatten(3))
         scores = self.score(torch.cat([codes, hidden[:, :, None].expand_as(codes).to(codes.dtype)], -1))[..., 0]
