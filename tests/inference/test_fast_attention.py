@@ -52,23 +52,25 @@ def test_the_faster_one_is_taken(faster: str, monkeypatch: pytest.MonkeyPatch) -
     for name, function in dict(fused=attend, products=attend_in_parts).items():
         spy = lambda *args, name=name, function=function, **options: taken.append(name) or function(*args, **options)  # noqa: E731
         monkeypatch.setattr(fast_attention, function.__name__, spy)
-    parts, fast = draw(), FastAttend({}, lambda: False)
+    parts, fast = draw(), FastAttend({})
     for _ in range(2):
         torch.testing.assert_close(fast(*parts, mask=None, fused=True), attend(*parts))
     assert len(measured) == 2, 'a shape is measured once'
     assert taken == ['fused', 'products', faster, faster]
 
 
-def test_where_a_gradient_is_wanted_or_somebody_looks_on_it_is_the_layer_s_own() -> None:
+def test_where_a_gradient_is_wanted_or_somebody_looks_on_it_is_the_layer_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     parts, seconds = draw(), {}
     for part in parts:
         part.requires_grad_()
-    assert FastAttend(seconds, lambda: False)(*parts, mask=None, fused=True).grad_fn is not None
+    assert FastAttend(seconds)(*parts, mask=None, fused=True).grad_fn is not None
     with torch.no_grad():
-        FastAttend(seconds, lambda: True)(*parts, mask=None, fused=True)
-        FastAttend(seconds, lambda: False)(*parts, mask=None, fused=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(fast_attention, 'watched', lambda: True)
+            FastAttend(seconds)(*parts, mask=None, fused=True)
+        FastAttend(seconds)(*parts, mask=None, fused=False)
         assert not seconds
-        FastAttend(seconds, lambda: False)(*parts, mask=None, fused=True)
+        FastAttend(seconds)(*parts, mask=None, fused=True)
     assert [list(times) for times in seconds.values()] == [['fused', 'products']]
 
 

@@ -7,17 +7,16 @@ the cache, and in bfloat16 they take less time than the fused kernel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from trecvit_dense.models.layers.attention import attend
 
-from .fast_kernels import measure
+from .fast_kernels import WORTH_IT, measure, watched
 
 _PART_BYTES = 8 << 20  # of the weights that are held at once; 4 and 16 MB: within a tenth, 1 MB: a third slower
-_MARGIN = 0.95  # of the time of the fused kernel
 _MEASURED = 4  # of a batch of frames, the part that is measured
 Shape = tuple[object, ...]
 
@@ -27,25 +26,24 @@ class FastAttend:
 
     Args:
         seconds: Shape to the seconds of each way; filled as shapes come.
-        watched: Whether somebody looks at torch's operations, who has to see those of the plain module.
     """
 
-    def __init__(self, seconds: dict[Shape, dict[str, float]], watched: Callable[[], bool]) -> None:
-        self.seconds, self.watched = seconds, watched
+    def __init__(self, seconds: dict[Shape, dict[str, float]]) -> None:
+        self.seconds = seconds
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, fused: bool) -> Tensor:
         graded = torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value))
-        if not fused or graded or query.device.type != 'cpu' or not query.numel() or self.watched():
+        if not fused or graded or query.device.type != 'cpu' or not query.numel() or watched():
             return attend(query, key, value, mask=mask, fused=fused)
         shape = (*query.shape[1:], key.shape[2], len(query) > 1, query.dtype, mask is not None, torch.get_num_threads())
         if shape not in self.seconds:
             few = [part[:_MEASURED] for part in (query, key, value)]
-            few_mask = mask if mask is None or len(mask) == 1 else mask[:_MEASURED]
+            few_mask = mask if mask is None else mask[:_MEASURED]
             ways = {'fused': attend, 'products': attend_in_parts}
             calls = {name: lambda way=way: way(*few, mask=few_mask) for name, way in ways.items()}
             self.seconds[shape] = measure(calls)
         seconds = self.seconds[shape]
-        faster = attend_in_parts if seconds['products'] < _MARGIN * seconds['fused'] else attend
+        faster = attend_in_parts if seconds['products'] < WORTH_IT * seconds['fused'] else attend
         return faster(query, key, value, mask=mask)
 
 

@@ -16,12 +16,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     'none': lambda x: x,
     'tanh': lambda x: F.gelu(x, approximate='tanh'),
     'erf': F.gelu,
 }
+WORTH_IT = 0.95  # of the time of what a module does by itself, for another way to be taken
 # Largest difference from the plain layer, in units of its largest value.
 TOLERANCE = dict(fp32=1e-5, bf16=3e-2, int8=1e-1)
 _ROUNDS, _MOST_ROUNDS, _SECONDS = 3, 20, 0.03  # of one measurement: at least, at most, and how long it may go on
@@ -124,6 +126,11 @@ ON_GPU = Kernel(
     lambda x, packed, weight, bias, activation: ACTIVATIONS[activation](F.linear(x.bfloat16(), *packed)),
     lambda weight, bias, rows: (weight.bfloat16(), None if bias is None else bias.bfloat16()),
 )
+
+
+def watched() -> bool:
+    """Whether torch compiles, exports, or looks at the operations: it has to see those of plain layers."""
+    return torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
 
 
 def why_not(name: str) -> str | None:

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from trecvit_dense.models.layers.attention import MLP, Attention
 from trecvit_dense.models.layers.embedding import PatchEmbed
@@ -24,7 +23,18 @@ from trecvit_dense.models.layers.kept import Kept
 from trecvit_dense.models.layers.recurrent_block import GatedMLP, RecurrentBlock
 
 from .fast_attention import FastAttend
-from .fast_kernels import ACTIVATIONS, ON_GPU, PLAIN, Choice, Kernel, choose, measure, why_not
+from .fast_kernels import (
+    ACTIVATIONS,
+    ON_GPU,
+    PLAIN,
+    WORTH_IT,
+    Choice,
+    Kernel,
+    choose,
+    measure,
+    watched,
+    why_not,
+)
 
 PRECISIONS = ('auto', 'fp32', 'bf16', 'int8')
 _KEPT = 'fast_weights'  # name of the child that holds a layer's packed weights
@@ -32,7 +42,6 @@ _CHECKED = 32  # rows on which a layer is checked
 _PATIENCE = 2  # calls with other numbers of rows before weights are packed again
 _ROWS = 64  # numbers of rows that a layer remembers
 _MEASURED: dict[tuple, Choice] = {}  # in this process, whatever the model
-_MARGIN = 0.95  # of the time of what a module does by itself, for another way to be taken
 
 
 @dataclass
@@ -197,11 +206,6 @@ def usable(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def watched() -> bool:
-    """Whether torch compiles, exports, or looks at the operations: it has to see those of plain layers."""
-    return torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
-
-
 def _rounded(rows: int) -> int:
     return 1 << (rows - 1).bit_length()
 
@@ -279,7 +283,7 @@ class _FastPatchEmbed(_Fast):
             few = frames[:2]
             self._unfolded(few)  # chooses its kernel
             seconds = measure({'conv': lambda: self.plain(few), 'product': lambda: self._unfolded(few)})
-            self.as_product[key] = seconds['product'] < _MARGIN * seconds['conv']
+            self.as_product[key] = seconds['product'] < WORTH_IT * seconds['conv']
         return self._unfolded(frames) if self.as_product[key] else self.plain(frames)
 
     def _unfolded(self, frames: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -320,7 +324,7 @@ def speed_up(model: nn.Module, precision: str = 'auto', *, copies: bool = True, 
                 module.forward = _STAND_INS[type(module)](module, tuning)
         for module in model.modules():
             if type(module) is Attention:
-                module.attend = FastAttend(tuning.attention, watched)
+                module.attend = FastAttend(tuning.attention)
                 module.qkv.forward.product.keep = True
             if type(module) is RecurrentBlock:
                 module.gate = _FastGate(module, tuning)

@@ -155,7 +155,7 @@ def mixed_sample(sample: VideoSample, other: VideoSample, share: float) -> Video
 def check_label_alone(who: str, samples: list[VideoSample]) -> None:
     """Raises ValueError for a sample with points, masks or depth: after ``who`` they would be wrong."""
     for sample in samples:
-        found = [kind for kind in ('points', 'masks', 'depth') if getattr(sample, kind) is not None]
+        found = sample.annotated
         if found:
             raise ValueError(
                 f"{who}: sample '{sample.name}' has {' and '.join(found)}, which would be wrong afterwards; put "

@@ -15,10 +15,10 @@ from torch.utils.checkpoint import checkpoint
 
 from trecvit_dense.models.backbones.sliding_window import SlidingWindow
 from trecvit_dense.models.heads.base import Head
-from trecvit_dense.models.prediction import TASKS_WITH_TRUTH, Prediction, tasks_of
+from trecvit_dense.models.prediction import Prediction, tasks_of
 from trecvit_dense.models.queries import object_queries, point_queries
 from trecvit_dense.registry import MODELS, nearest
-from trecvit_dense.structures import Features, PromptGroup, RecurrentState, VideoSample
+from trecvit_dense.structures import ANNOTATIONS, Features, PromptGroup, RecurrentState, VideoSample
 
 
 @MODELS.register_module()
@@ -353,7 +353,7 @@ class VideoPerceiver(BaseModel):
                 sample.predictions.update(Prediction(self, clip, sample, scale).answers())
                 if ablate:
                     again = Prediction(self, clip, sample, scale, forget=ablate).answers()
-                    judged = (task for task in again if task in TASKS_WITH_TRUTH or self.heads[task].reads_views)
+                    judged = (task for task in again if task in ANNOTATIONS or self.heads[task].reads_views)
                     sample.predictions.update({f'{task}_reset': again[task] for task in judged})
         return samples
 

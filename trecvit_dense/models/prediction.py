@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,12 +11,10 @@ from torch import Tensor
 
 from trecvit_dense.models.heads.base import MaskOutput
 from trecvit_dense.models.queries import object_queries
-from trecvit_dense.structures import ObjectMasks, PointTracks, RecurrentState, VideoSample
+from trecvit_dense.structures import ANNOTATIONS, ObjectMasks, PointTracks, RecurrentState, VideoSample
 
 if TYPE_CHECKING:
     from trecvit_dense.models.perceiver import VideoPerceiver
-
-TASKS_WITH_TRUTH = ('points', 'masks', 'depth')  # also the names of a sample's fields
 
 
 def tasks_of(model: VideoPerceiver, sample: VideoSample) -> list[str]:
@@ -27,8 +26,8 @@ def tasks_of(model: VideoPerceiver, sample: VideoSample) -> list[str]:
     """
     running = list(model.running)
     if 'views' not in sample.meta:
-        lacking = [task for task in TASKS_WITH_TRUTH if getattr(sample, task) is None]
-        return running if len(lacking) == len(TASKS_WITH_TRUTH) else [task for task in running if task not in lacking]
+        known = sample.annotated or ANNOTATIONS
+        return [task for task in running if task in known or task not in ANNOTATIONS]
     tasks = [task for task in running if model.heads[task].reads_views]
     if not tasks:
         raise ValueError(
@@ -38,6 +37,7 @@ def tasks_of(model: VideoPerceiver, sample: VideoSample) -> list[str]:
     return tasks
 
 
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """A sample before a model whose running heads are asked about it.
 
@@ -47,16 +47,11 @@ class Prediction:
         forget: What to clear before every frame, see :meth:`VideoPerceiver.forget`.
     """
 
-    def __init__(
-        self,
-        model: VideoPerceiver,
-        video: Tensor,
-        sample: VideoSample,
-        scale: tuple[float, float],
-        *,
-        forget: str | None = None,
-    ) -> None:
-        self.model, self.video, self.sample, self.scale, self.forget = model, video, sample, scale, forget
+    model: VideoPerceiver
+    video: Tensor
+    sample: VideoSample
+    scale: tuple[float, float]
+    forget: str | None = None
 
     def answers(self) -> dict[str, Any]:
         """What every running head answers, by task."""

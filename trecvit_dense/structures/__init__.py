@@ -2,9 +2,10 @@
 
 from .features import FeatureLevel, Features, PromptGroup
 from .recurrent_state import RecurrentState
-from .samples import DepthMap, DepthPrediction, ObjectMasks, PointTracks, VideoSample
+from .samples import ANNOTATIONS, DepthMap, DepthPrediction, ObjectMasks, PointTracks, VideoSample
 
 __all__ = [
+    'ANNOTATIONS',
     'DepthMap',
     'DepthPrediction',
     'FeatureLevel',

@@ -104,6 +104,9 @@ class DepthPrediction:
             raise ValueError(f'values have shape {self.values.shape}; wanted (T, H, W)')
 
 
+ANNOTATIONS = ('points', 'masks', 'depth')  # fields of a sample, and names of tasks
+
+
 @dataclass
 class VideoSample:
     """One video with whatever is known about it: what a dataset yields and a metric receives.
@@ -125,6 +128,11 @@ class VideoSample:
     name: str = ''
     meta: dict = field(default_factory=dict)
     predictions: dict = field(default_factory=dict)
+
+    @property
+    def annotated(self) -> list[str]:
+        """Which of :data:`ANNOTATIONS` are known."""
+        return [kind for kind in ANNOTATIONS if getattr(self, kind) is not None]
 
     @property
     def num_frames(self) -> int:

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from trecvit_dense.registry import TRANSFORMS, nearest
-from trecvit_dense.structures import VideoSample
+from trecvit_dense.structures import ANNOTATIONS, VideoSample
 
-_KINDS = ('points', 'masks', 'depth', 'label')
+_KINDS = (*ANNOTATIONS, 'label')
 
 
 @TRANSFORMS.register_module()

@@ -161,7 +161,7 @@ def _shared_amount(name: str, share: float, sign: int) -> float:
 
 def check_nothing_moves(who: str, sample: VideoSample, operations: Sequence[str]) -> None:
     """Raises ValueError where annotations would stay behind the pixels that some operation moves."""
-    found = [kind for kind in ('points', 'masks', 'depth') if getattr(sample, kind) is not None]
+    found = sample.annotated
     if found and any(name in _SIGNED for name in operations):
         raise ValueError(
             f"{who}: sample '{sample.name}' has {' and '.join(found)}, which do not move with the pixels; put "

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from trecvit_dense.models.heads.base import Head, PointOutput
 from trecvit_dense.models.heads.point_refinement import Refiner, patch_index, pick, stack_targets, window_offsets
 from trecvit_dense.models.heads.point_slots import begin_slots, spread_slots
+from trecvit_dense.models.layers.dense_fusion import resize
 from trecvit_dense.models.layers.feature_pyramid import FeaturePyramid, sample_maps
 from trecvit_dense.models.losses.track_loss import cost_volume_loss, hypothesis_loss, sequence_loss, visibility_loss
 from trecvit_dense.registry import MODELS
@@ -221,12 +222,10 @@ class CostVolumePointHead(Head):
 
         Costs are linear in the maps, so the maps are enlarged, once for all points, and not the costs of each.
         """
-        height, width = volume[0].shape[-2:]
+        width = maps[0].shape[-1]
         total = volume[0][:, :, 0].flatten(2)  # (B, Q, h*w)
         if len(maps) > 1:
-            coarse = [
-                F.interpolate(cells, (height, width), mode='bilinear', align_corners=False) for cells in maps[1:3]
-            ]
+            coarse = [resize(cells, maps[0]) for cells in maps[1:3]]
             first = template[:, :, 1:3, 0].flatten(2)  # (B, Q, levels * C)
             total = torch.baddbmm(total, first, torch.cat(coarse, 1).flatten(2))
         best = total.argmax(-1)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trecvit_dense.models.layers.dense_fusion import resize
+
 
 class MaskDecoder(nn.Module):
     """A small U-Net over the objects of a frame; what does not depend on the object is computed once.
@@ -71,9 +73,9 @@ class MaskDecoder(nn.Module):
         x8 = F.relu(self.down8(x4))
         x16 = F.relu(self.down16(x8))
         x32 = F.relu(self.deep(F.relu(self.down32(x16))))
-        x16 = F.relu(self.merge16(x16 + _resize(x32, x16)))
-        x8 = F.relu(self.merge8(x8 + _resize(x16, x8)))
-        x4 = F.relu(self.merge4(x4 + _resize(x8, x4)))
+        x16 = F.relu(self.merge16(x16 + resize(x32, x16)))
+        x8 = F.relu(self.merge8(x8 + resize(x16, x8)))
+        x4 = F.relu(self.merge4(x4 + resize(x8, x4)))
         coarse = base + self.logit(x4)
         up = F.interpolate(coarse, scale_factor=2, mode='bilinear', align_corners=False)
         x2 = F.interpolate(self.to_fine(x4), scale_factor=2, mode='bilinear', align_corners=False)
@@ -81,10 +83,6 @@ class MaskDecoder(nn.Module):
         x2 = F.relu(x2.unflatten(0, (batch, count)) + shared['fine'][:, None]).flatten(0, 1)
         logits = up + self.fine_logit(F.relu(self.fine(x2)))
         return logits.view(batch, count, 2 * height, 2 * width)
-
-
-def _resize(x: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(x, like.shape[-2:], mode='bilinear', align_corners=False)
 
 
 def _rivals(masks: Tensor) -> Tensor:

@@ -47,9 +47,7 @@ def forward_tile(
     """
     gate, decay_gate = gates.sigmoid_().chunk(2, dim=-1)
     a, square = buffer('a', x.shape), buffer('square', x.shape)
-    log2_decay = log_decay * _LOG2_E
-    _square(torch.mul(decay_gate, log2_decay, out=a), square)
-    a.exp2_()
+    _decay(torch.mul(decay_gate, log_decay * _LOG2_E, out=a), square)
     multiplier = square.rsqrt_().reciprocal_()
     _apply_masks(shape, a, multiplier, mask, fresh=fresh)
     inputs, states = _frames(shape, multiplier.mul_(gate).mul_(x)), _frames(shape, h)
@@ -92,10 +90,9 @@ def backward_tile(
     log_a, square, a, slope, grad, change = (buffer(name, x.shape) for name in names)
     gate, decay_gate = gates.sigmoid_().chunk(2, dim=-1)
     torch.mul(decay_gate, log_decay, out=log_a)
-    _square(torch.mul(log_a, _LOG2_E, out=a), square)
-    a.exp2_()
+    _decay(torch.mul(log_a, _LOG2_E, out=a), square)
     inverse = square.rsqrt_()
-    torch.clamp(inverse, max=MAX_SQRT_GRADIENT * 2.0, out=slope).mul_(a)  # a times twice the derivative of the root
+    torch.clamp(inverse, max=FLOOR**-0.5, out=slope).mul_(a)  # a times twice the derivative of the root
     multiplier = inverse.reciprocal_()
     _apply_masks(shape, a, multiplier, mask, fresh=fresh)
 
@@ -125,14 +122,15 @@ def backward_tile(
     sums[:2] += gates.sum(1).unflatten(-1, (2, -1)).transpose(0, 1)
 
 
-def _square(log2_a: Tensor, out: Tensor) -> None:
-    """``1 - a^2``.
+def _decay(a: Tensor, square: Tensor) -> None:
+    """Replace ``log2 a`` by ``a``, and write ``1 - a^2`` to ``square``.
 
     Where a decay comes near 1 few digits are left of ``1 - exp(2 log a)``. It is what the authors' layer computes,
     trained weights have seen its rounding, and every back end rounds alike.
     """
-    torch.mul(log2_a, 2.0, out=out).exp2_()
-    torch.sub(out.new_ones(()), out, out=out)
+    torch.mul(a, 2.0, out=square).exp2_()
+    torch.sub(square.new_ones(()), square, out=square)
+    a.exp2_()
 
 
 def _frames(shape: Shape, x: Tensor) -> tuple[Tensor, ...]:
